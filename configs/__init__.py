@@ -1,0 +1,1 @@
+"""Numbers and wiring of the runs; nothing here computes."""

@@ -1,0 +1,145 @@
+"""All keys and their defaults: the paper's numbers; under `demo` what the demonstration changes.
+
+`preset` decides: `paper` takes the numbers as they stand, `demo` lays `config.demo` over them, and
+`auto` is `demo` when no shards are given and `paper` when they are. A key set on the command line
+always wins. Sources: method.md's letters in brackets refer to the notes on the paper's ambiguities.
+"""
+
+from ml_collections import ConfigDict
+
+CLIP_LOGIT_SCALE = "2.6592600369327783"  # log(1 / 0.07); `keep` leaves what the stage starts from
+
+
+def _stage(**values) -> ConfigDict:
+    """What every stage has: 100 epochs, 50 of them warm-up, AdamW at 5e-5 (k, p)."""
+    stage = ConfigDict(
+        {
+            "epochs": 100,
+            "warmup_epochs": 50,
+            "global_batch": 256,
+            "learning_rate": 5e-5,
+            "weight_decay": 0.2,
+            "logit_scale_init": CLIP_LOGIT_SCALE,
+            "best_metric": "excess",  # validation metric that picks the best checkpoint
+            "best_is_larger": False,
+        }
+    )
+    stage.update(values)
+    return stage
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.goal = "pipeline"  # stage1, stage2, stage3 or pipeline
+    config.preset = "auto"
+    config.seed = 0
+    config.workdir = ""  # default: runs/default beside launch/
+    config.dtype = "bfloat16"  # of the products inside the towers; float32 everywhere else
+
+    config.data = ConfigDict({"shards": "", "split": "train"})
+    config.init = ConfigDict({"clip": ""})
+    config.attributes = ConfigDict({"include_location": False})
+    config.loss = ConfigDict({"implementation": "auto", "temperature": "learned"})
+
+    config.model = ConfigDict(
+        {
+            "vision": {
+                "image_size": 224,
+                "patch_size": 32,
+                "width": 768,
+                "layers": 12,
+                "heads": 12,
+            },
+            "text": {
+                "vocab_size": 49408,
+                "context_length": 77,
+                "width": 512,
+                "layers": 12,
+                "heads": 8,
+            },
+            "embed_dim": 512,
+            "activation": "quick_gelu",
+            "layer_norm_eps": 1e-5,
+        }
+    )
+
+    config.stage1 = _stage(
+        rho=0.21,  # share of frames that show a polyp, in positive patients (e)
+        selection="per_patient",  # or pooled, pooled_floor1
+        target="onehot",  # or multi_positive: the same here (d)
+        freeze_text=False,  # (q)
+        logit_scale_init="keep",  # CLIP's checkpoint knows it; log(1/0.07) without one (a)
+        best_metric="patient_auroc",
+        best_is_larger=True,
+    )
+    config.stage2 = _stage(
+        target="morphology",  # or onehot: the ablation "without MC"
+        target_norm="l1",  # or none, power(p), softmax(tau) (b)
+        text_init="stage1",  # or clip (q)
+    )
+    config.stage3 = _stage(
+        global_batch=64,
+        target="morphology",
+        target_norm="l1",
+        attention="literal",  # or pairwise, none (g)
+        qk_norm=True,
+        residual=False,
+        max_images=16,
+        max_texts=8,
+        include_single=False,  # (m)
+    )
+    # The baseline trained on the same patients, for as many updates as the three stages together.
+    config.clip = _stage(logit_scale_init="keep")
+
+    config.log = ConfigDict({"every_steps": 20, "validate_epochs": 10, "save_epochs": 10})
+    config.eval = ConfigDict(
+        {
+            "detection": "",  # folder of labelled frames; default: the test split's own truth
+            "malignancy": "",  # folder of labelled frames with Vienna classes
+            "bootstrap_draws": 1000,
+            "few_shot": True,
+        }
+    )
+
+    # The embedded cohort of the demonstration: examinations of each split, frames of each
+    # examination, single frames of further test polyps; frames are stored near their use.
+    config.cohort = ConfigDict(
+        {"train": 1000, "validation": 100, "test": 250, "frames": 12, "polyps": 400, "side": 128}
+    )
+
+    config.demo = ConfigDict(
+        {
+            "dtype": "float32",
+            "model": {
+                "vision": {
+                    "image_size": 64,
+                    "patch_size": 16,
+                    "width": 96,
+                    "layers": 4,
+                    "heads": 2,
+                },
+                "text": {"width": 64, "layers": 2, "heads": 2},
+                "embed_dim": 64,
+            },
+            "stage1": {
+                "epochs": 80,
+                "warmup_epochs": 8,
+                "global_batch": 128,
+                "learning_rate": 1e-3,
+            },
+            "stage2": {
+                "epochs": 80,
+                "warmup_epochs": 8,
+                "global_batch": 64,
+                "learning_rate": 5e-4,
+            },
+            "stage3": {
+                "epochs": 40,
+                "warmup_epochs": 4,
+                "global_batch": 32,
+                "learning_rate": 3e-4,
+            },
+            "clip": {"warmup_epochs": 8, "global_batch": 128, "learning_rate": 1e-3},
+        }
+    )
+    return config

@@ -1,0 +1,179 @@
+"""From the command line to one resolved configuration; whether a workdir belongs to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from endoclip_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+GOALS = ("stage1", "stage2", "stage3", "pipeline")
+_CHOICES = {
+    "goal": GOALS,
+    "preset": ("auto", "demo", "paper"),
+    "dtype": ("float32", "bfloat16"),
+    "data.split": ("train", "all"),
+    "loss.implementation": ("dense", "auto"),
+    "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
+    "stage1.target": ("onehot", "multi_positive"),
+    "stage2.target": ("morphology", "onehot"),
+    "stage2.text_init": ("stage1", "clip"),
+    "stage3.target": ("morphology", "onehot"),
+    "stage3.attention": ("literal", "pairwise", "none"),
+    "attributes.include_location": (False,),
+}
+_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log")  # of no influence on what was trained
+
+
+def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[str]]:
+    """The configuration of the command line, and the dotted keys it set itself.
+
+    `--config=configs/stage1.py` is looked up from the current folder, then from `root`, the folder
+    that holds `configs`; so is the default workdir, `runs/default`.
+
+    Raises:
+      UserError: for a missing file, an unknown key or a value of another type.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", None, "A file of configs/, e.g. configs/pipeline.py.", flag_values=values
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of the run; default runs/default.", flag_values=values
+    )
+    flags.DEFINE_bool("help", False, "Shows this text.", short_name="h", flag_values=values)
+    try:
+        rest = values([_found_from(argument, root) for argument in argv])
+        chosen = None if config.value is None else ConfigDict(config.value.to_dict())
+    except OSError:
+        raise UserError(
+            f"the config file {_given_path(argv)} is not there: take one of "
+            f"{', '.join(sorted(f'configs/{goal}.py' for goal in GOALS))}"
+        ) from None
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{_essence(error)} (see configs/base.py for all keys)") from None
+    if values["help"].value:
+        print(values.get_help())
+        raise SystemExit(0)
+    if len(rest) > 1:
+        raise UserError(
+            f"{rest[1]!r} is no flag: write --config=FILE, --workdir=DIR or --config.KEY=VALUE"
+        )
+    if chosen is None:
+        raise UserError("--config is missing: give e.g. --config=configs/pipeline.py")
+    chosen.workdir = str(
+        Path(workdir.value or chosen.workdir or root / "runs" / "default").expanduser().absolute()
+    )
+    return chosen, set(config_flags.get_override_values(values["config"]))
+
+
+def _found_from(argument: str, root: Path) -> str:
+    name, equals, path = argument.partition("=")
+    if name.lstrip("-") != "config" or not equals or Path(path.split(":")[0]).exists():
+        return argument
+    return f"{name}={root / path}" if (root / path.split(":")[0]).exists() else argument
+
+
+def _given_path(argv: Sequence[str]) -> str:
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, path = argument.partition("=")
+        if name.lstrip("-") == "config":
+            return path if equals else following
+    return ""
+
+
+def _essence(error: BaseException) -> str:
+    """The one line of a flag library's message that says what is wrong."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
+    if isinstance(cause, KeyError) and cause.args:
+        name, *hint = str(cause.args[0]).splitlines()
+        name = name.strip("'")
+        return " ".join([f"the configuration has no key {name!r}", *hint])
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return (lines[-1] if any("Traceback" in line for line in lines) else lines[0]).rstrip(".")
+
+
+def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
+    """The configuration with its preset decided and applied; keys in `overridden` stay as set.
+
+    Raises:
+      UserError: for a value outside a key's choices.
+    """
+    resolved = ConfigDict(config.to_dict())
+    if resolved.preset == "auto":
+        resolved.preset = "paper" if resolved.data.shards else "demo"
+    demo = resolved.demo.to_dict()
+    del resolved["demo"]
+    if resolved.preset == "demo":
+        for key, value in flatten(demo).items():
+            if key not in overridden:
+                with resolved.unlocked():
+                    _set(resolved, key, value)
+    for key, choices in _CHOICES.items():
+        value = flatten(resolved.to_dict())[key]
+        if value not in choices:
+            options = ", ".join(str(choice) for choice in choices)
+            raise UserError(f"config.{key} is {value!r}: it can be {options}")
+    if resolved.data.shards:
+        resolved.data.shards = str(Path(resolved.data.shards).expanduser().absolute())
+    return resolved
+
+
+def _set(config: ConfigDict, key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        config = config[section]
+    config[last] = value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> None:
+    """Writes `config.json`, or checks that the one there is of the same run.
+
+    A stage's own keys may change until that stage has started; all others that decide what is
+    learned may not change at all.
+
+    Args:
+      started: sections (`stage1`, ...) that have a checkpoint already.
+    """
+    path = workdir / CONFIG_FILE
+    stages = {"stage1", "stage2", "stage3", "clip"}
+    if path.exists():
+        try:
+            before = flatten(json.loads(path.read_text()))
+        except ValueError:
+            raise UserError(f"{path} is not JSON: give another --workdir") from None
+        now = flatten(json.loads(json.dumps(config.to_dict())))
+        for key in sorted(before.keys() | now.keys()):
+            section = key.split(".")[0]
+            if section in _FREE_TO_CHANGE or (section in stages and section not in started):
+                continue
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{workdir} holds a run with {key}={before.get(key)!r}, this one has "
+                    f"{now.get(key)!r}: give another --workdir, or --config.{key}={before.get(key)}"
+                )
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run: give another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")
+    partial.replace(path)

@@ -1,0 +1,134 @@
+"""Labelled frames for evaluation: a folder whose `labels.csv` has `file,polyp[,vienna,patient]`."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from endoclip_jax.data.loaders import Batch, Batches, InOrder, Share
+from endoclip_jax.data.source import Faults
+from endoclip_jax.data.transforms import resize
+from endoclip_jax.errors import UserError
+from endoclip_jax.records.frames import FrameError, decode_image, field_of_view
+
+LABELS_FILE = "labels.csv"
+_POLYP = {"0": False, "1": True, "false": False, "true": True}
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none."""
+
+    paths: tuple[Path, ...]
+    polyp: Bool[np.ndarray, " n"]
+    vienna: Int[np.ndarray, " n"]
+    patient: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_labelled(folder: str | Path) -> LabelledFrames:
+    """Reads `labels.csv`; files are relative to the folder, or to its `images`.
+
+    UserError, with the line, for a missing file, one that lies outside the folder, one named twice,
+    or a label that is none.
+    """
+    folder = Path(folder).expanduser().absolute()
+    labels = folder / LABELS_FILE
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{labels} cannot be read ({error}): a labelled set is a folder with {LABELS_FILE}, "
+            "columns file,polyp[,vienna,patient]."
+        ) from error
+    if not rows or not {"file", "polyp"} <= rows[0].keys():
+        raise UserError(f"{labels} needs the columns file and polyp, and at least one frame.")
+    paths, polyp, vienna, patient = [], [], [], []
+    for line, row in enumerate(rows, start=2):
+        path = _find(folder, row["file"] or "", f"{labels}, line {line}")
+        paths.append(path)
+        polyp.append(_polyp(row["polyp"], f"{labels}, line {line}"))
+        vienna.append(_vienna(row.get("vienna"), f"{labels}, line {line}"))
+        patient.append(row.get("patient") or path.name)
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise UserError(f"{labels} names {twice.name} twice: leave one line.")
+    return LabelledFrames(
+        tuple(paths), np.array(polyp, bool), np.array(vienna, np.int16), tuple(patient)
+    )
+
+
+def labelled_batches(
+    labelled: LabelledFrames,
+    batch: int,
+    image_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Every frame once, in order, cut to its field of view and resized as stored frames are.
+
+    Elements are those of `scoring_batches`, `frame` being the position in `labelled`.
+    """
+    faults = Faults()
+    view = _LabelledView(labelled, image_size, faults)
+    order = InOrder(len(labelled), batch, balanced=False)
+    return Batches(view, order, Share(batch, process_index, process_count), faults)
+
+
+@dataclass(frozen=True)
+class _LabelledView:
+    labelled: LabelledFrames
+    image_size: int
+    faults: Faults
+
+    def empty(self, rows: int) -> Batch:
+        return {
+            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
+            "frame": np.full(rows, -1, np.int64),
+            "valid": np.zeros(rows, bool),
+        }
+
+    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
+        batch["frame"][row] = unit
+        path = self.labelled.paths[unit]
+        try:
+            pixels = decode_image(path.read_bytes())
+        except (OSError, FrameError) as error:
+            self.faults.note(unit, f"labelled frame {path.name} cannot be used ({error})")
+            return
+        top, left, bottom, right = field_of_view(pixels)
+        field = np.ascontiguousarray(pixels[top:bottom, left:right])
+        batch["image"][row], batch["valid"][row] = resize(field, self.image_size), True
+
+
+def _find(folder: Path, name: str, where: str) -> Path:
+    for path in (folder / name, folder / "images" / name):
+        if name and path.is_file():
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{where}: {name} leads out of the folder; copy the frame into it.")
+            return path
+    raise UserError(f"{where}: there is no frame {name!r} in {folder}.")
+
+
+def _polyp(text: str | None, where: str) -> bool:
+    label = _POLYP.get((text or "").strip().lower())
+    if label is None:
+        raise UserError(f"{where}: polyp is {text!r} and has to be 0 or 1.")
+    return label
+
+
+def _vienna(text: str | None, where: str) -> int:
+    text = (text or "").strip()
+    if text in ("", "0"):
+        return 0
+    if text not in ("1", "2", "3", "4", "5"):
+        raise UserError(f"{where}: vienna is {text!r} and has to be 1 to 5, or empty.")
+    return int(text)

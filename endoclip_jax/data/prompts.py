@@ -1,0 +1,4 @@
+"""The two standard sentences of stage 1 (Endo-CLIP, section 2.2)."""
+
+POLYPS = "This is a colon with polyps."
+BACKGROUND = "This is a normal background."

@@ -1,0 +1,349 @@
+"""Items: the lesions of a report, put together from the frames of its sentences.
+
+Introducing frames become one item per lesion, with shared sizes and sites distributed; referring
+frames ("the surface was lobulated", "both", "#2", "the sigmoid polyp") add to earlier items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from endoclip_jax.records.extraction.frames import Frame
+from endoclip_jax.records.extraction.quantities import Count
+
+# A stated number of alike lesions is listed one by one up to here, and kept as a group beyond.
+LARGEST_LIST = 5
+
+Span = tuple[float | None, float | None]
+
+
+@dataclass
+class Item:
+    """One lesion, or one group that cannot be told apart (``count`` above 1)."""
+
+    count: int = 1
+    approximate: bool = False
+    label: str | None = None
+    noun: str = "polyp"
+    sites: list[str] = field(default_factory=list)
+    size: Span | None = None
+    distance: float | None = None
+    attributes: dict[tuple[str, str], None] = field(default_factory=dict)
+    codes: dict[tuple[str, str], None] = field(default_factory=dict)
+    treatments: dict[str, None] = field(default_factory=dict)
+    evidence: dict[tuple[int, int], None] = field(default_factory=dict)
+    spoken_of: bool = False
+    chosen: bool = False
+    needs_removal: bool = False
+    header: int | None = None
+    elliptic: bool = False
+
+
+class Case:
+    """The items read so far and which of them the text is speaking of."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.focus: list[Item] = []
+        self.uncertain = False
+        self._headers = 0
+
+    def read(self, frames: list[Frame], offset: int, heading: list[str]) -> None:
+        """Takes in one sentence; ``heading`` is the site its paragraph is about."""
+        _share_backwards(frames)
+        introduced: list[Item] = []
+        target: list[Item] = []
+        for position, frame in enumerate(frames):
+            self.uncertain |= frame.bare_size
+            if frame.kind == "other":
+                if not introduced:
+                    self.focus = []
+                target = []
+                continue
+            if frame.kind == "denial":
+                self._forget(introduced or self.focus)
+                continue
+            if self._picks_one(frame, introduced or self.focus):
+                frame.select, frame.count = "next", None
+            if self._introduces(frame):
+                target = self._expand(frame, offset, heading)
+                introduced += target
+                self.items += target
+                continue
+            target = self._targets(frame, introduced or self.focus, bool(introduced))
+            if frame.says_something or frame.treatments:
+                self._apply(frame, target, offset)
+        if introduced:
+            self.focus = introduced
+
+    def finish(self) -> list[Item]:
+        """All items, without announcements that later items spelled out."""
+        kept = [item for item in self.items if not item.needs_removal or item.treatments]
+        for number in sorted({item.header for item in kept if item.header is not None}):
+            announced = [item for item in kept if item.header == number]
+            if any(item.spoken_of for item in announced):
+                continue
+            last = max(kept.index(item) for item in announced)
+            listed = [item for item in kept[last + 1 :] if item.header is None]
+            total = sum(item.count for item in listed)
+            stated = sum(item.count for item in announced)
+            approximate = any(item.approximate for item in announced)
+            sited = any(set(item.sites) - {"diffuse"} for item in announced)
+            if sited and not all(item.elliptic or not item.sites for item in listed):
+                continue
+            if (approximate and total >= 2) or (not approximate and total >= stated):
+                if not approximate and total != stated:
+                    self.uncertain = True
+                for item in listed:
+                    _merge(item, announced[0])
+                kept = [item for item in kept if item not in announced]
+            elif total:
+                self.uncertain |= not approximate and not sited
+        return kept
+
+    def _picks_one(self, frame: Frame, base: list[Item]) -> bool:
+        """"Two polyps, one in the caecum ...": the one is of the two just announced."""
+        if frame.kind != "lesion" or frame.noun or frame.count != Count(1):
+            return False
+        waiting = [item for item in base if item.header and not item.chosen and item.size is None]
+        return any(
+            not item.sites or not frame.sites or set(item.sites) & set(frame.sites) for item in waiting
+        ) and len(base) > 1
+
+    def _introduces(self, frame: Frame) -> bool:
+        if frame.label and any(item.label == frame.label for item in self.items):
+            return False
+        if frame.label:
+            return self._unclaimed(frame.label) is None
+        if frame.select:
+            return False
+        if frame.definite:
+            return bool(frame.noun and not self._candidates(frame) and (frame.sizes or not self.items))
+        if frame.noun and not frame.count and not frame.plural and self._spoken_of_before(frame):
+            return False
+        if frame.introduces:
+            return True
+        structured = any(aspect == "gross_form" or aspect == "attachment" for aspect, _ in frame.attributes)
+        structured |= any(system in ("paris", "yamada") for system, _ in frame.codes)
+        return frame.heading and bool(frame.sizes or structured)
+
+    def _spoken_of_before(self, frame: Frame) -> bool:
+        """A bare noun ("息肉表面光滑", "Polyp retrieved") speaks of what is in focus."""
+        if not self.items or frame.sizes or frame.each:
+            return False
+        if frame.sites:
+            known = any(set(item.sites) & set(frame.sites) for item in self.items)
+            fresh = any(system in ("paris", "yamada") for system, _ in frame.codes)
+            return known and not frame.heading and not fresh
+        return bool(self.focus)
+
+    def _unclaimed(self, label: str) -> Item | None:
+        """The announced item a number stands for: "Two polyps were seen. #1 ..."."""
+        if not label.isdigit() or any(item.label for item in self.items[-1:]):
+            siblings = [item for item in self.focus if item.label is None]
+        else:
+            siblings = self.focus
+        if label.isdigit() and len(self.focus) > 1 and int(label) <= len(self.focus):
+            item = self.focus[int(label) - 1]
+            return item if item.label is None else None
+        if label.isdigit() and not siblings and int(label) <= len(self.items):
+            item = self.items[int(label) - 1]
+            return item if item.label is None and item.spoken_of else None
+        return None
+
+    def _expand(self, frame: Frame, offset: int, heading: list[str]) -> list[Item]:
+        """One item per lesion of an introducing frame, or one for a group."""
+        sites = frame.sites or list(heading)
+        count, groups = self._groups(frame, sites)
+        header = None
+        if sum(number for number, _, _ in groups) > 1 and not frame.sizes:
+            self._headers += 1
+            header = self._headers
+        items = []
+        for number, places, size in groups:
+            item = Item(
+                count=number,
+                approximate=count.approximate,
+                label=frame.label,
+                noun=frame.noun or "polyp",
+                sites=list(places),
+                size=size,
+                needs_removal=frame.weak,
+                header=header,
+                elliptic=frame.noun is None,
+            )
+            items.append(item)
+        self._apply(frame, items, offset, sized=True)
+        for item in items:
+            item.spoken_of = item.chosen = False
+        return items
+
+    def _groups(
+        self, frame: Frame, sites: list[str]
+    ) -> tuple[Count, list[tuple[int, list[str], Span | None]]]:
+        """(count, places, size) of the items of a frame."""
+        sizes = frame.sizes
+        shared: Span | None = sizes[0] if len(sizes) == 1 else None
+        span: Span | None = shared
+        if len(sizes) > 1:
+            lows = [low for low, _ in sizes if low is not None]
+            span = (min(lows) if lows else None, max(high for _, high in sizes))
+        count = frame.count
+        listed = len(sites) > 1 and not frame.site_range
+        if count is None and frame.plural:
+            alike = len(sizes) > 1 and len(sizes) == len(sites)
+            count = Count(len(sizes), False) if alike or len(sizes) > 1 else Count(max(2, len(sites)), True)
+        elif count is None:
+            count = Count(len(sites) if listed and not frame.definite else 1)
+        number = count.number
+        if frame.site_counts and listed:
+            groups = []
+            for site in sites:
+                groups += _alike(frame.site_counts.get(site, 1), [site], shared)
+            return Count(sum(frame.site_counts.get(site, 1) for site in sites)), groups
+        if frame.each and listed:
+            if count.approximate:
+                return count, [(number, [site], span) for site in sites]
+            if len(sizes) == len(sites):
+                return count, [(number, [s], z) for s, z in zip(sites, sizes, strict=True)]
+            return count, [group for site in sites for group in _alike(number, [site], span)]
+        if count.approximate:
+            return count, [(number, sites, span)]
+        if number == 1:
+            return count, [(1, sites, sizes[0] if sizes else None)]
+        if len(sizes) == number:
+            places = [[site] for site in sites] if len(sites) == number and listed else [sites] * number
+            return count, [(1, place, size) for place, size in zip(places, sizes, strict=True)]
+        if listed and len(sites) == number:
+            return count, [(1, [site], span) for site in sites]
+        if listed and frame.each is False and number > len(sites):
+            return count, [(number, sites, span)]
+        return count, _alike(number, sites, span)
+
+    def _candidates(self, frame: Frame) -> list[Item]:
+        """Earlier items that a definite noun phrase can mean."""
+        found = self.items
+        if frame.sites:
+            found = [item for item in found if set(item.sites) & set(frame.sites)]
+        if frame.sizes:
+            fitting = [item for item in found if item.size is None or item.size in frame.sizes]
+            found = fitting if frame.sites or fitting else []
+        return found
+
+    def _targets(self, frame: Frame, base: list[Item], same_sentence: bool) -> list[Item]:
+        """The items a referring frame speaks of."""
+        if frame.label:
+            named = [item for item in self.items if item.label == frame.label]
+            unclaimed = self._unclaimed(frame.label)
+            if not named and unclaimed is not None:
+                unclaimed.label = frame.label
+                named = [unclaimed]
+            self.focus = named or self.focus
+            return named
+        if frame.select:
+            return self._selected(frame, base)
+        if frame.definite or frame.noun:
+            if frame.sites or frame.sizes:
+                found = [item for item in self._candidates(frame)]
+                near = [item for item in found if item in base]
+                found = near or found
+                return found if frame.plural else found[-1:]
+            return base
+        if frame.sites:
+            there = [item for item in base if set(item.sites) & set(frame.sites)]
+            return there or [item for item in base if not item.sites]
+        return base
+
+    def _selected(self, frame: Frame, base: list[Item]) -> list[Item]:
+        several = base if len(base) > 1 else self.items
+        if frame.select == "all":
+            if frame.both and len(base) < 2:
+                return self.items[-2:]
+            if len(base) == 1 and base[0].count == 1:
+                return list(self.items)
+            return list(base) or list(self.items)
+        if frame.select in ("largest", "smallest"):
+            group = [item for item in base if item.count > 1]
+            if len(base) == 1 and group:
+                return group
+            return _extreme(several, frame)
+        if frame.select == "next":
+            return [item for item in several if not item.chosen][:1]
+        if frame.select == "rest":
+            return [item for item in several if not item.chosen]
+        if frame.select == "last":
+            return several[-1:]
+        ordinal = int(frame.select or 1) - 1
+        return several[ordinal : ordinal + 1]
+
+    def _apply(
+        self, frame: Frame, items: Iterable[Item], offset: int, sized: bool = False
+    ) -> None:
+        """Adds what the frame says to the items; fills size, site and distance only if empty."""
+        items = list(items)
+        one_each = len(frame.sizes) == len(items) > 1
+        for position, item in enumerate(items):
+            item.attributes |= frame.attributes
+            item.codes |= frame.codes
+            item.treatments |= frame.treatments
+            if frame.distance is not None and item.distance is None:
+                item.distance = frame.distance
+            if not item.sites and frame.sites:
+                spread = len(frame.sites) == len(items) > 1
+                item.sites = [frame.sites[position]] if spread else list(frame.sites)
+            if frame.sizes and not sized:
+                size = frame.sizes[position if one_each else 0]
+                if item.size is None:
+                    item.size = (None, size[1]) if item.count > 1 and frame.select else size
+            if frame.says_something or frame.introduces:
+                item.evidence[(offset + frame.start, offset + frame.end)] = None
+            item.spoken_of |= bool(frame.says_something or frame.select)
+            item.chosen |= bool(frame.label or frame.select not in (None, "all"))
+
+    def _forget(self, denied: list[Item]) -> None:
+        self.items = [item for item in self.items if item not in denied]
+        self.focus = []
+
+
+def _alike(number: int, sites: list[str], size: Span | None) -> list[tuple[int, list[str], Span | None]]:
+    """A stated number of lesions that differ in nothing: one by one, unless they share a range."""
+    ranged = size is not None and size[0] != size[1]
+    if number > LARGEST_LIST or (ranged and number > 1):
+        return [(number, sites, size)]
+    return [(1, sites, size)] * number
+
+
+def _share_backwards(frames: list[Frame]) -> None:
+    """A noun after several counts carries its properties back to all of them."""
+    for position, frame in enumerate(frames):
+        if frame.count is None or frame.noun or frame.kind != "lesion":
+            continue
+        if any(earlier.noun for earlier in frames[:position]):
+            continue
+        later = next((other for other in frames[position + 1 :] if other.noun), None)
+        if later is not None and later.count is not None:
+            frame.noun = later.noun
+            frame.attributes = later.attributes | frame.attributes
+            frame.codes = later.codes | frame.codes
+            frame.treatments = later.treatments | frame.treatments
+
+
+def _extreme(items: list[Item], frame: Frame) -> list[Item]:
+    """The largest or smallest item; among items without a size, the first or last of them."""
+    if not items:
+        return []
+    sized = [item for item in items if item.size is not None]
+    if not sized or (frame.sizes and len(sized) < len(items)):
+        open_items = [item for item in items if item.size is None]
+        return open_items[:1] if frame.select == "largest" else open_items[-1:]
+    choose = max if frame.select == "largest" else min
+    return [choose(sized, key=lambda item: item.size[1] or 0)]
+
+
+def _merge(item: Item, announced: Item) -> None:
+    """What an announcement said of all holds for each lesion listed after it."""
+    item.attributes = item.attributes | announced.attributes
+    item.codes = item.codes or dict(announced.codes)
+    item.treatments = item.treatments | announced.treatments
+    item.sites = item.sites or [site for site in announced.sites if site != "diffuse"]

@@ -1,0 +1,83 @@
+"""Stage 2, attunement: one kept frame and the one description of a single-polyp patient.
+
+Endo-CLIP, section 2.3 and Eq. 3: the target is the morphological similarity of the nine aspects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from endoclip_jax.data.selection import Selection
+from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.soft_targets import parse_target_norm
+from endoclip_jax.stages import cases
+from endoclip_jax.stages.stage import (
+    PreparedStage,
+    Setting,
+    encode_images,
+    encode_texts,
+    split_loaders,
+)
+from endoclip_jax.stages.temperature import log_scale
+
+
+def attunement(
+    setting: Setting,
+    *,
+    selection: Selection,
+    global_batch: int,
+    target: str,
+    target_norm: str,
+    temperature: str | float,
+) -> PreparedStage:
+    """Stage 2 on the frames that round 2 of stage 1 kept.
+
+    Args:
+      target: `morphology` (Eq. 3), or `onehot`, the paper's ablation "without MC".
+      target_norm: how a row of similarities becomes a target: `l1`, `none`, `power(p)`,
+        `softmax(tau)`.
+    """
+    index, model = setting.index, setting.model
+    notes: list[str] = []
+    norm = parse_target_norm(target_norm)
+    everyone = cases.single_polyp(index, cases.training_rows(index, "all"))
+    items = np.asarray([index.item_rows(int(row))[0] for row in everyone], np.int64)
+    ids, truncated = setting.tokenizer([index.description(int(item)) for item in items])
+    if truncated:
+        notes.append(f"{truncated} of {len(items)} descriptions are cut at 77 tokens")
+
+    def drawn(split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        rows = cases.single_polyp(index, cases.training_rows(index, split))
+        return cases.with_frames(rows, [selection.kept_frames(int(row)) for row in rows])
+
+    batches, validation = split_loaders(
+        setting, "stage2", "single-polyp patients", drawn, global_batch, "stage2", notes
+    )
+
+    def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        where = cases.position_of(everyone, batch["record"])
+        return {
+            "image": batch["image"],
+            "ids": ids[where],
+            "a_v": np.asarray(index.items["bits_image"][items[where]], np.float32),
+            "a_t": np.asarray(index.items["bits_text"][items[where]], np.float32),
+            "valid": batch["valid"],
+        }
+
+    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return contrastive_loss(
+            encode_images(model, params, batch["image"]),
+            encode_texts(model, params, batch["ids"]),
+            log_scale(params, temperature),
+            batch["a_v"],
+            batch["a_t"],
+            target=target,
+            target_norm=norm,
+            valid=batch["valid"],
+        )
+
+    return PreparedStage("stage2", batches, validation, complete, loss, notes=notes)

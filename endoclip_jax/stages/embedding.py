@@ -1,0 +1,54 @@
+"""Embeddings of many frames and texts with a trained model, batch by batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from endoclip_jax.data.transforms import normalize
+from endoclip_jax.models.clip import CLIP
+
+
+@functools.lru_cache(maxsize=32)
+def _image_encoder(model: CLIP) -> Callable[[Any, Any], jax.Array]:
+    return jax.jit(
+        lambda params, image: model.apply(
+            {"params": params}, normalize(image), method="encode_image"
+        )
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _text_encoder(model: CLIP) -> Callable[[Any, Any], jax.Array]:
+    return jax.jit(lambda params, ids: model.apply({"params": params}, ids, method="encode_text"))
+
+
+def embed_frames(
+    model: CLIP, params: Any, batches: Iterable[Mapping[str, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit image embeddings `[n, d]` in fp32 and the frame ids `[n]` they belong to.
+
+    Args:
+      params: the CLIP tree (`vision`, `text`, `logit_scale`).
+      batches: `image` uint8 [b, s, s, 3], `frame` int64 [b], `valid` bool [b]; rows that are not
+        valid (padding, frames that cannot be decoded) are left out.
+    """
+    encode = _image_encoder(model)
+    features: list[np.ndarray] = []
+    frames: list[np.ndarray] = []
+    for batch in batches:
+        keep = np.asarray(batch["valid"])
+        features.append(np.asarray(encode(params, batch["image"]))[keep])
+        frames.append(np.asarray(batch["frame"])[keep])
+    if not features:
+        return np.zeros((0, model.config.embed_dim), np.float32), np.zeros((0,), np.int64)
+    return np.concatenate(features), np.concatenate(frames)
+
+
+def embed_texts(model: CLIP, params: Any, ids: np.ndarray) -> np.ndarray:
+    """Unit text embeddings `[n, d]` in fp32 of token ids `[n, l]`."""
+    return np.asarray(_text_encoder(model)(params, ids))

@@ -1,0 +1,124 @@
+"""What every stage is given, and the loaders they share.
+
+A stage brings to the loop its batches, the texts and targets that belong to them, and a loss that
+is a pure function of parameters and a batch. It knows no device, no checkpoint and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from endoclip_jax.data.loaders import Batches, frame_batches
+from endoclip_jax.data.tokenizer import Tokenizer
+from endoclip_jax.data.transforms import normalize
+from endoclip_jax.errors import UserError
+from endoclip_jax.models.clip import CLIP
+from endoclip_jax.shards.index import Index
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The run a stage belongs to: data, model, seed, and this process's place in the job."""
+
+    index: Index
+    model: CLIP
+    tokenizer: Tokenizer
+    seed: int
+    train_split: str = "train"
+    validation_split: str = "validation"
+    process_index: int = 0
+    process_count: int = 1
+
+    @property
+    def image_size(self) -> int:
+        return self.model.config.vision.image_size
+
+
+@dataclass
+class PreparedStage:
+    """A stage as the loop wants it, put together from parts by each stage's own function.
+
+    Attributes:
+      complete: adds texts, labels and attributes to a loader's batch and keeps only what the loss
+        reads.
+      loss: (parameters, batch) to the loss of the global batch and its terms.
+      validate: further measures on held-out patients.
+      notes: what was left out or capped, to be shown at the start.
+    """
+
+    name: str
+    batches: Batches
+    validation: Batches | None
+    complete: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    loss: Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]
+    validate: Callable[[Any], dict[str, float]] = lambda _params: {}
+    notes: list[str] = field(default_factory=list)
+
+
+def encode_images(model: CLIP, params: Mapping[str, Any], image: jax.Array) -> jax.Array:
+    """Unit embeddings `[b, d]` of uint8 images `[b, s, s, 3]`, normalised on the device."""
+    features = model.apply({"params": params["clip"]}, normalize(image), method="encode_image")
+    return cast(jax.Array, features)
+
+
+def encode_texts(model: CLIP, params: Mapping[str, Any], ids: jax.Array | np.ndarray) -> jax.Array:
+    """Unit embeddings `[b, d]` of token ids `[b, l]`."""
+    return cast(jax.Array, model.apply({"params": params["clip"]}, ids, method="encode_text"))
+
+
+def split_loaders(
+    setting: Setting,
+    stage: str,
+    kind: str,
+    drawn: Callable[[str], tuple[np.ndarray, list[np.ndarray]]],
+    global_batch: int,
+    stream: str,
+    notes: list[str],
+    make: Callable[..., Batches] = frame_batches,
+) -> tuple[Batches, Batches | None]:
+    """Training and validation loaders over what `drawn(split)` gives: records and their frames.
+
+    Validation takes as many held-out patients as there are, up to the training batch; below two
+    there is no contrast, and validation is left out with a note.
+
+    Args:
+      stage, kind: the config's section and what its patients are called, for messages.
+      stream: names the random stream, so that no two loaders draw alike.
+      make: `frame_batches`, or a loader of the same arguments.
+    """
+    shared = {
+        "seed": setting.seed,
+        "image_size": setting.image_size,
+        "process_index": setting.process_index,
+        "process_count": setting.process_count,
+    }
+    rows, candidates = drawn(setting.train_split)
+    if len(rows) < global_batch:
+        raise UserError(
+            f"{stage} has {len(rows)} {kind} but its batch is {global_batch}: "
+            f"the largest that fits is {len(rows)} (--config.{stage}.global_batch={len(rows)})"
+        )
+    training = make(
+        setting.index, records=rows, candidates=candidates, global_batch=global_batch,
+        stream=stream, train=True, **shared,
+    )  # fmt: skip
+    if setting.train_split == "all":
+        notes.append("validation is left out: the training split is `all`")
+        return training, None
+    rows, candidates = drawn(setting.validation_split)
+    size = min(global_batch, len(rows)) // setting.process_count * setting.process_count
+    if size < 2:
+        notes.append(
+            f"validation is left out: {len(rows)} held-out {kind}, and a contrast needs two"
+        )
+        return training, None
+    validation = make(
+        setting.index, records=rows, candidates=candidates, global_batch=size,
+        stream=f"{stream}/validation", train=False, **shared,
+    )  # fmt: skip
+    return training, validation

@@ -1,0 +1,172 @@
+"""Stage 3, unification: all kept frames and all descriptions of a multi-polyp patient.
+
+Endo-CLIP, section 2.4, Eq. 4 and 5: cross-attention between a patient's frames and sentences,
+patient-level vectors, and targets from the union of the patient's attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from endoclip_jax.data.loaders import Batches, patient_batches
+from endoclip_jax.data.selection import Selection
+from endoclip_jax.models.cross_attention import CrossAttention
+from endoclip_jax.objectives.dense import contrastive_loss, similarity_loss
+from endoclip_jax.objectives.soft_targets import parse_target_norm
+from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
+from endoclip_jax.shards.index import Index
+from endoclip_jax.stages import cases
+from endoclip_jax.stages.stage import (
+    PreparedStage,
+    Setting,
+    encode_images,
+    encode_texts,
+    split_loaders,
+)
+from endoclip_jax.stages.temperature import log_scale
+
+
+def unification(
+    setting: Setting,
+    cross_attention: CrossAttention,
+    *,
+    selection: Selection,
+    global_batch: int,
+    target: str,
+    target_norm: str,
+    temperature: str | float,
+    max_images: int,
+    max_texts: int,
+    include_single: bool,
+) -> PreparedStage:
+    """Stage 3 on the frames that round 2 of stage 1 kept.
+
+    Args:
+      cross_attention: the module; its mode decides how the patient vectors are formed.
+      max_images, max_texts: frames and descriptions of a patient beyond these are not seen: frames
+        are sampled anew each epoch, of the descriptions the largest lesions' stay.
+      include_single: also takes single-polyp patients.
+    """
+    index, model = setting.index, setting.model
+    notes: list[str] = []
+    norm = parse_target_norm(target_norm)
+
+    def kind(split: str) -> np.ndarray:
+        rows = cases.training_rows(index, split)
+        multi = cases.multi_polyp(index, rows)
+        if not include_single:
+            return multi
+        return np.union1d(multi, cases.single_polyp(index, rows))
+
+    everyone = kind("all")
+    texts, unions = _texts_and_unions(index, everyone, max_texts, setting, notes)
+
+    def drawn(split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        rows = kind(split)
+        return cases.with_frames(rows, [selection.kept_frames(int(row)) for row in rows])
+
+    def patients(
+        index: Index, *, records: np.ndarray, candidates: list[np.ndarray], **rest: Any
+    ) -> Batches:
+        return patient_batches(
+            index,
+            records=records,
+            candidates=candidates,
+            scores=[selection.scores_of(own) for own in candidates],
+            max_images=min(max_images, max(len(own) for own in candidates)),
+            **rest,
+        )
+
+    batches, validation = split_loaders(
+        setting, "stage3", "multi-polyp patients", drawn, global_batch, "stage3", notes, patients
+    )
+
+    def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        where = cases.position_of(everyone, batch["record"])
+        return {
+            "image": batch["image"],
+            "image_mask": batch["image_mask"],
+            "ids": texts["ids"][where],
+            "text_mask": texts["mask"][where],
+            "union": unions[where],
+            "valid": batch["valid"],
+        }
+
+    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        features = patient_features(params, batch)
+        scale = log_scale(params, temperature)
+        union, valid = batch["union"], batch["valid"]
+        if cross_attention.mode == "pairwise":
+            cosines: Any = cross_attention.apply(
+                {"params": params["cross"]}, *features, method="similarity"
+            )
+            return similarity_loss(
+                cosines, scale, union, union, target=target, target_norm=norm, valid=valid
+            )
+        vectors: Any = cross_attention.apply({"params": params.get("cross", {})}, *features)
+        v_hat, t_hat = vectors
+        return contrastive_loss(
+            v_hat, t_hat, scale, union, union, target=target, target_norm=norm, valid=valid
+        )
+
+    def patient_features(
+        params: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        image, ids = batch["image"], batch["ids"]
+        b, k = image.shape[:2]
+        v = encode_images(model, params, image.reshape(b * k, *image.shape[2:]))
+        t = encode_texts(model, params, ids.reshape(-1, ids.shape[-1]))
+        return (
+            v.reshape(b, k, -1),
+            batch["image_mask"],
+            t.reshape(b, ids.shape[1], -1),
+            batch["text_mask"],
+        )
+
+    return PreparedStage("stage3", batches, validation, complete, loss, notes=notes)
+
+
+def _texts_and_unions(
+    index: Index, rows: np.ndarray, max_texts: int, setting: Setting, notes: list[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Padded token ids `[n, l, tokens]` with their mask, and the union bits `[n, a]`.
+
+    The union is over all items, also over those whose sentence is left out.
+    """
+    chosen = [largest_first(index, index.item_rows(int(row)))[:max_texts] for row in rows]
+    left_out = sum(
+        int(index.records["num_items"][row]) - len(own)
+        for row, own in zip(rows, chosen, strict=True)
+    )
+    if left_out:
+        notes.append(f"{left_out} descriptions beyond the {max_texts} largest are not seen")
+    flat, truncated = setting.tokenizer(
+        [index.description(int(item)) for own in chosen for item in own]
+    )
+    if truncated:
+        notes.append(f"{truncated} of {len(flat)} descriptions are cut at 77 tokens")
+    width = max((len(own) for own in chosen), default=1)
+    ids = np.zeros((len(rows), width, flat.shape[-1]), np.int32)
+    ids[:] = flat[0] if len(flat) else 0  # padding holds a real text: always a valid EOT
+    mask = np.zeros((len(rows), width), bool)
+    unions = np.zeros((len(rows), NUM_BITS), np.float32)
+    taken = 0
+    for i, (row, own) in enumerate(zip(rows, chosen, strict=True)):
+        ids[i, : len(own)] = flat[taken : taken + len(own)]
+        mask[i, : len(own)] = True
+        taken += len(own)
+        items = index.item_rows(int(row))
+        if len(items):
+            unions[i] = np.asarray(index.items["bits_text"][items]).max(axis=0)
+    return {"ids": ids, "mask": mask}, unions
+
+
+def largest_first(index: Index, items: np.ndarray) -> np.ndarray:
+    """Item rows by size class, largest first; equal ones in the report's order."""
+    bits = np.asarray(index.items["bits_text"][items])[:, aspect_slice("size_class")]
+    rank = (bits * np.arange(1, bits.shape[1] + 1)).max(axis=1) if len(items) else bits[:, 0]
+    return items[np.argsort(-rank.astype(np.int64), kind="stable")]

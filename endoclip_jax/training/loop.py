@@ -1,0 +1,242 @@
+"""The training loop: one function for every stage, and it knows none of them by name.
+
+The order inside a step is a contract: read the batch, update, note the losses, then — at their
+intervals — log, validate, save. A checkpoint at step n is the state after n updates, so the step
+alone says where in the data to go on.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from endoclip_jax.errors import UserError
+from endoclip_jax.training.checkpoints import Best, Checkpoints
+from endoclip_jax.training.metrics import MetricWriter, StepMetrics
+from endoclip_jax.training.progress import Progress
+from endoclip_jax.training.sharding import replicate, shard_batch
+from endoclip_jax.training.state import Loss, TrainState, make_update
+
+HostBatch = dict[str, np.ndarray]
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Batches addressed by position: the same step gives the same batch on any machine."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def iterate(self, start_step: int) -> Iterator[HostBatch]: ...
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What a method must bring: its batches, its loss, and what to watch on held-out patients."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batches(self) -> Batches: ...
+
+    @property
+    def validation(self) -> Batches | None: ...
+
+    @property
+    def complete(self) -> Callable[[HostBatch], HostBatch]:
+        """Adds to a loader's batch what the loss needs (texts, labels, attributes)."""
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the global batch, and its terms `entropy` and `excess`."""
+
+    @property
+    def validate(self) -> Callable[[Any], dict[str, float]]:
+        """Further measures on held-out patients; may be empty."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train and when to look up.
+
+    `log_every`, `validate_every` and `save_every` are in steps; a validation always saves.
+    """
+
+    steps: int
+    log_every: int
+    validate_every: int
+    save_every: int
+    best: Best
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a call of `train` ended; `finished` is False when it was asked to stop."""
+
+    step: int
+    finished: bool
+    seconds: float
+
+
+class NonFiniteLoss(UserError):
+    """Training met a loss that is not a number; the last checkpoint is from before it."""
+
+
+def train(
+    stage: Stage,
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    *,
+    mesh: Mesh,
+    folder: Path,
+    meta: Mapping[str, Any],
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Trains a stage to the end of its plan, from its newest checkpoint if there is one.
+
+    Args:
+      params: initial parameters; ignored where a checkpoint is found.
+      folder: the stage's folder: checkpoints, metrics and event files go there.
+      meta: stored with every checkpoint beside step, seconds, validation and the digest of the
+        sample ids seen so far.
+
+    Raises:
+      NonFiniteLoss: naming the step and the frames of the batch.
+    """
+    checkpoints = Checkpoints(folder, plan.best)
+    update = make_update(stage.loss, optimizer)
+    state = replicate(TrainState.create(params, optimizer), mesh)
+    restored = checkpoints.restore(state)
+    start, seconds_before, digest = 0, 0.0, 0
+    if restored is not None:
+        state, saved = restored
+        start, seconds_before, digest = saved["step"], saved["seconds"], saved["samples"]
+        say(f"{stage.name}: resumes at step {start} of {plan.steps}")
+    writes = jax.process_index() == 0
+    writer = MetricWriter(folder, resume_step=start, writes=writes)
+    progress = Progress(stage.name, start, plan.steps, shown=writes)
+    running = replicate(StepMetrics.empty(), mesh)
+    validation_loss = jax.jit(stage.loss)
+    losses = _FiniteLosses()
+    began = time.monotonic()
+    step = start
+
+    with closing(checkpoints), closing(writer), _StopRequest() as stop:
+        batches = stage.batches.iterate(start)
+        while step < plan.steps and not stop.requested:
+            host_batch = next(batches)
+            digest = zlib.crc32(np.ascontiguousarray(host_batch["frame"]).tobytes(), digest)
+            batch = shard_batch(stage.complete(host_batch), mesh)
+            state, running, loss = update(state, running, batch)
+            step += 1
+            losses.note(step, loss, host_batch["frame"])
+            last = step == plan.steps
+
+            if step % plan.log_every == 0 or last:
+                values = running.means()
+                running = replicate(StepMetrics.empty(), mesh)
+                writer.write(step, "train", values)
+                progress.show(step, values)
+            validated: dict[str, float] = {}
+            if step % plan.validate_every == 0 or last:
+                validated = _validate(stage, validation_loss, state.params, mesh)
+                writer.write(step, "validation", validated)
+            if validated or step % plan.save_every == 0 or last or stop.requested:
+                losses.settle()
+                checkpoints.save(
+                    step,
+                    state,
+                    {
+                        **meta,
+                        "step": step,
+                        "steps": plan.steps,
+                        "seconds": seconds_before + time.monotonic() - began,
+                        "samples": digest,
+                        "best": {"metric": plan.best.metric, "larger": plan.best.larger},
+                        "validation": validated,
+                    },
+                )
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+        losses.settle()
+        checkpoints.wait()
+    progress.close()
+    return Outcome(step, step == plan.steps, seconds_before + time.monotonic() - began)
+
+
+def _validate(stage: Stage, loss: Loss, params: Any, mesh: Mesh) -> dict[str, float]:
+    """Means of the stage's loss and terms over held-out patients, and the stage's own measures."""
+    values = dict(stage.validate(params))
+    if stage.validation is None:
+        return values
+    totals: dict[str, list[float]] = {}
+    batches = stage.validation.iterate(0)
+    for _ in range(stage.validation.steps_per_epoch):
+        value, terms = loss(params, shard_batch(stage.complete(next(batches)), mesh))
+        for name, term in {"loss": value, **terms}.items():
+            totals.setdefault(name, []).append(float(term))
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()
+    return values | {name: float(np.mean(terms)) for name, terms in totals.items()}
+
+
+class _FiniteLosses:
+    """Looks at each loss two steps late, so that checking never makes the device wait."""
+
+    _LAG = 2
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, jax.Array, np.ndarray]] = deque()
+
+    def note(self, step: int, loss: jax.Array, frames: np.ndarray) -> None:
+        self._pending.append((step, loss, frames))
+        while len(self._pending) > self._LAG:
+            self._check()
+
+    def settle(self) -> None:
+        """Checks what is still pending, as before a checkpoint."""
+        while self._pending:
+            self._check()
+
+    def _check(self) -> None:
+        step, loss, frames = self._pending.popleft()
+        if not np.isfinite(float(loss)):
+            ids = ", ".join(str(frame) for frame in np.ravel(frames)[:32])
+            raise NonFiniteLoss(
+                f"the loss at step {step} is {float(loss)}; the batch's frame rows are {ids}; "
+                "the last checkpoint is from before it: look at these frames, or lower the "
+                "learning rate, and start again"
+            )
+
+
+class _StopRequest:
+    """Turns SIGTERM into a request that the loop honours at the next step's end."""
+
+    requested = False
+
+    def __enter__(self) -> _StopRequest:
+        self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)

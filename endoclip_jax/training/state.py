@@ -1,0 +1,57 @@
+"""What training carries from step to step, and the one pure function that advances it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from endoclip_jax.training.metrics import StepMetrics
+from endoclip_jax.training.optimizer import project_logit_scale
+
+Batch = Mapping[str, jax.Array]
+Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, optimizer state and the number of updates made: with the data, a full cursor."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+    @classmethod
+    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+        return cls(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
+
+
+def make_update(loss: Loss, optimizer: optax.GradientTransformation) -> Update:
+    """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
+
+    State and metrics are donated. The loss is that of the global batch; over a batch sharded on
+    the mesh's `data` axis XLA inserts the collectives.
+    """
+
+    def update(
+        state: TrainState, running: StepMetrics, batch: Batch
+    ) -> tuple[TrainState, StepMetrics, jax.Array]:
+        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = project_logit_scale(optax.apply_updates(state.params, updates))
+        metrics = StepMetrics.single_from_model_output(
+            loss=value,
+            grad_norm=optax.tree.norm(grads),
+            logit_scale=params["clip"]["logit_scale"],
+            **terms,
+        )
+        return TrainState(state.step + 1, params, opt_state), running.merge(metrics), value
+
+    return jax.jit(update, donate_argnums=(0, 1))

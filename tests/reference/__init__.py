@@ -1,0 +1,1 @@
+"""Independent float64 NumPy oracles, written with loops from the equations."""

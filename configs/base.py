@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
                 "vision": {
                     "image_size": 64,
                     "patch_size": 16,
-                    "width": 96,
+                    "width": 128,
                     "layers": 4,
                     "heads": 2,
                 },

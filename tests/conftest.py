@@ -7,8 +7,36 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
 install_import_hook("endoclip_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+TINY_COHORT = {"train": 40, "validation": 16, "test": 16}
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory):
+    """A small embedded cohort as a records folder and a set of labelled polyps."""
+    from endoclip_jax.synthetic.cohort import write_cohort
+
+    return write_cohort(
+        tmp_path_factory.mktemp("cohort"),
+        seed=3,
+        examinations=TINY_COHORT,
+        frames_per_case=6,
+        polyps=20,
+        processes=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tiny_cohort, tmp_path_factory):
+    """The small cohort, prepared like any hospital's records."""
+    from endoclip_jax.shards.prepare import prepare
+
+    out = tmp_path_factory.mktemp("prepared") / "shards"
+    prepare(tiny_cohort / "records", out, long_side=64, workers=1, salt=b"s" * 32, progress=False)
+    return out

@@ -73,10 +73,9 @@ def match_items(
 
 def is_relaxed_match(predicted: Mapping, gold: Mapping) -> bool:
     """Same locations, size within 1 mm, same gross form and attachment."""
-    form = attribute_bits(predicted)[_FORM] == attribute_bits(gold)[_FORM]
-    return _same_place(predicted, gold) and _size_gap(predicted, gold) <= SIZE_TOLERANCE_MM and bool(
-        form.all()
-    )
+    same_form = bool((attribute_bits(predicted)[_FORM] == attribute_bits(gold)[_FORM]).all())
+    near = _size_gap(predicted, gold) <= SIZE_TOLERANCE_MM
+    return _same_place(predicted, gold) and near and same_form
 
 
 def is_strict_match(predicted: Mapping, gold: Mapping) -> bool:
@@ -110,9 +109,7 @@ def _tally_grounding(tally: Counter, items: Iterable[Mapping], report: str) -> N
             tally["grounded"] += is_grounded(span, report)
 
 
-def _tally_items(
-    tally: Counter, pairs: Iterable[tuple[Mapping | None, Mapping | None]]
-) -> None:
+def _tally_items(tally: Counter, pairs: Iterable[tuple[Mapping | None, Mapping | None]]) -> None:
     for guess, truth in pairs:
         tally["missed"] += guess is None
         tally["invented"] += truth is None
@@ -141,9 +138,10 @@ def _summary(tally: Counter, bits: np.ndarray) -> dict[str, Any]:
         "case_type_accuracy": _rate(tally["case_type"], tally["reports"]),
         "items_strict": item_accuracy(tally["strict"]),
         "items_relaxed": item_accuracy(tally["relaxed"]),
-        "micro": _precision_recall(*bits.sum(1)),
+        "micro": _precision_recall(*bits.sum(1).tolist()),
         "aspects": {
-            aspect: _precision_recall(*bits[:, aspect_slice(aspect)].sum(1)) for aspect, _ in ASPECTS
+            aspect: _precision_recall(*bits[:, aspect_slice(aspect)].sum(1).tolist())
+            for aspect, _ in ASPECTS
         },
         "unit_errors": _rate(tally["unit_errors"], tally["sized"]),
         "grounding": _rate(tally["grounded"], tally["spans"]),
@@ -165,8 +163,8 @@ def _precision_recall(true: int, false: int, missed: int) -> dict[str, float | N
     }
 
 
-def _rate(part: float, whole: float) -> float | None:
-    return float(part) / float(whole) if whole else None
+def _rate(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def _agreement(predicted: Mapping, gold: Mapping) -> float:
@@ -191,7 +189,7 @@ def _size_gap(predicted: Mapping, gold: Mapping) -> float:
             return float("inf")
         if a is not None:
             gaps.append(abs(a - b))
-    return max(gaps)
+    return float(max(gaps))
 
 
 def _shared_evidence(predicted: Mapping, gold: Mapping) -> float:

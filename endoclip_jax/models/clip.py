@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -138,3 +139,11 @@ class CLIP(nn.Module):
     ) -> tuple[Float[Array, "b d"], Float[Array, "c d"], Float[Array, ""]]:
         """``(v, t, logit_scale)``: unit embeddings and the temperature's logarithm."""
         return self.encode_image(pixels), self.encode_text(ids), self.logit_scale
+
+
+def initial_params(model: CLIP, seed: int) -> dict[str, Any]:
+    """CLIP's initialisation from a seed, as host arrays."""
+    size, last_id = model.config.vision.image_size, model.config.text.vocab_size - 1
+    ids = jnp.zeros((1, 8), jnp.int32).at[:, -1].set(last_id)
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, size, size, 3)), ids)
+    return jax.device_get(variables["params"])

@@ -18,7 +18,7 @@ is the transpose of the pairwise one.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -51,7 +51,9 @@ class Projections(nn.Module):
         self.value = self._square()
 
     def _square(self) -> nn.Dense:
-        return nn.Dense(self.dim, use_bias=False, kernel_init=_identity)
+        return nn.Dense(
+            self.dim, use_bias=False, kernel_init=_identity, precision=jax.lax.Precision.HIGHEST
+        )
 
     def queries(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         return self.query(self._normalized(x)) / math.sqrt(self.dim)
@@ -175,7 +177,7 @@ class CrossAttention(nn.Module):
         )
 
 
-def _identity(_key: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+def _identity(_key: Array, shape: tuple[int, int], dtype: Any) -> Array:
     return jnp.eye(*shape, dtype=dtype)
 
 

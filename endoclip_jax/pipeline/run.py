@@ -15,6 +15,7 @@ from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.demonstration import demonstration_data
 from endoclip_jax.errors import UserError
+from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.cross_attention import CrossAttention
 from endoclip_jax.shards.index import Index
@@ -103,13 +104,7 @@ def initial_params(run: Run) -> dict[str, Any]:
                 f"{model.config.to_dict()}: make them the same with --config.model.KEY=VALUE"
             )
         return {"clip": params["clip"]}
-    size = model.config.vision.image_size
-    towers = model.init(
-        jax.random.key(run.config.seed),
-        jnp.zeros((1, size, size, 3)),
-        jnp.zeros((1, 8), jnp.int32).at[:, -1].set(model.config.text.vocab_size - 1),
-    )
-    return {"clip": jax.device_get(towers["params"])}
+    return {"clip": clip.initial_params(model, run.config.seed)}
 
 
 def params_of(run: Run, name: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def aspect_slice(name: str) -> slice:
     raise KeyError(name)
 
 
-def size_class(millimetres: float) -> str:
+def size_class(millimetres: float | int) -> str:
     """ESGE class of a diameter: up to 5 mm, below 10 mm, below 20 mm, 20 mm and more."""
     if millimetres <= 5:
         return SIZE_CLASSES[0]

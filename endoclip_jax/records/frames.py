@@ -9,7 +9,6 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Bool, UInt8
 from PIL import Image
-from scipy import ndimage
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 32
@@ -106,6 +105,8 @@ def _field(brightness: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     opened = _opened(brightness > np.clip(_SURROUND_SHARE * level, *_SURROUND))
     if _is_one_block(opened):
         return opened
+    from scipy import ndimage  # seldom needed, slow to import
+
     regions, number = ndimage.label(opened)
     if number == 0:
         return opened

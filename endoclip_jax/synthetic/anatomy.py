@@ -197,22 +197,28 @@ def _mucosa(
     """Albedo `[3, H, W]` with mottling and branching vessels that follow the wall."""
     mottling = np.float32(rng.uniform(0.015, 0.05)) * window(rng, "patch", height, width)
     mottling += np.float32(rng.uniform(0.008, 0.025)) * window(rng, "grain", height, width)
+    mottling += np.float32(1.0)
     flush = np.float32(rng.uniform(0.01, 0.06)) * window(rng, "cloud", height, width)
     texels = np.float32(2 * SIZE / (2 * np.pi))
     u = angle * texels + np.float32(rng.uniform(4 * SIZE, 5 * SIZE))
     v = np.log(radius) * texels + np.float32(rng.uniform(8 * SIZE, 9 * SIZE))
-    fine, wide = lookup(("vessels_fine", "vessels_wide"), *((u, v) if rng.random() < 0.5 else (v, u)))
-    visible = np.clip(window(rng, "cloud", height, width) * 0.5 + rng.uniform(0.1, 1.0), 0, 1)
-    fine = fine * visible * np.float32(vessel_strength * rng.uniform(0.1, 0.5))
-    wide = wide * visible * np.float32(vessel_strength * rng.uniform(0.05, 0.4))
+    u, v = (u, v) if rng.random() < 0.5 else (v, u)
+    fine, wide = lookup(("vessels_fine", "vessels_wide"), u, v)
+    visible = np.clip(0.5 * window(rng, "cloud", height, width) + rng.uniform(0.1, 1.0), 0.0, 1.0)
+    visible *= np.float32(vessel_strength * rng.uniform(0.15, 0.5))
+    fine *= visible
+    wide *= visible
+    wide *= np.float32(rng.uniform(0.3, 1.1))
     if imaging == "nbi":
         absorbed = ((0.8, 1.6), (1.4, 0.5), (1.7, 0.2))  # superficial brown, deep cyan
     else:
         absorbed = ((0.25, 0.35), (1.1, 1.1), (1.0, 0.9))
     albedo = np.empty((3, height, width), np.float32)
     for channel, (thin, thick) in enumerate(absorbed):
-        tone = 1.0 + mottling - thin * fine - thick * wide
+        tone = np.float32(-thin) * fine
+        tone -= np.float32(thick) * wide
+        tone += mottling
         if channel:
             tone -= flush
-        albedo[channel] = base[channel] * tone
+        np.multiply(tone, base[channel], out=albedo[channel])
     return albedo

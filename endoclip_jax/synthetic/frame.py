@@ -35,7 +35,8 @@ def sample_scene(rng: np.random.Generator, positive: bool, has_lesion: bool) -> 
     4.3).  With a lesion: mostly clean mucosa, a tenth with an instrument beside it.
     """
     if has_lesion:
-        groups = {("clean",): 0.72, _FLUID: 0.14, ("forceps", "snare"): 0.10, ("diverticula",): 0.04}
+        groups = {("clean",): 0.72, _FLUID: 0.14, ("forceps", "snare"): 0.10,
+                  ("diverticula",): 0.04}
     elif positive:
         groups = {("clean",): 0.45, _LANDMARKS: 0.20, _POOR: 0.15, _FLUID: 0.10,
                   _PATHOLOGY: 0.04, _PROCEDURE: 0.06}
@@ -86,13 +87,17 @@ def _render_field(
         if "secondary_features.luminal_narrowing" in attributes:
             view, options = "tube", {**options, "narrowing": 0.5}
     picture = open_scene(rng, height, width, imaging=imaging, **{"view": view, **options})
+    place = None
     if lesion is not None:
-        diameter = lesion_diameter(rng, lesion.size_mm, width, indicative)
-        centre = _place(rng, picture, diameter, indicative)
+        diameter = lesion_diameter(rng, lesion.size_mm, float(width), indicative)
+        place = _place(rng, picture, diameter, indicative)
         if indicative:
-            _spotlight(picture, centre)
-        draw_lesion(rng, picture, lesion, centre=centre, diameter=diameter)
-    if scene != "clean":
+            _spotlight(picture, place)
+    if scene not in ("clean", "bubbles"):
+        add_nuisance(rng, picture, scene)
+    if lesion is not None and place is not None:
+        draw_lesion(rng, picture, lesion, centre=place, diameter=diameter)
+    if scene == "bubbles":
         add_nuisance(rng, picture, scene)
     return shade(rng, picture, _camera(rng, scene, indicative))
 

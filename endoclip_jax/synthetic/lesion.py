@@ -8,33 +8,17 @@ units of its (angle-dependent) radius, so the lesion's outline is `rho = 1`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from endoclip_jax.records.attributes import BIT_NAMES
 from endoclip_jax.synthetic.anatomy import Scene
 from endoclip_jax.synthetic.brush import Area, blend
 from endoclip_jax.synthetic.textures import SIZE, lookup, lookup_smooth, window
 
-# The order of `records.attributes.BIT_NAMES`; a test compares the two.
-ASPECT_VALUES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("size_class", ("diminutive_le5mm", "small_6_9mm", "large_10_19mm", "giant_ge20mm")),
-    ("gross_form", ("protruded", "flat_elevated", "flat", "depressed", "mass")),
-    ("attachment", ("pedunculated", "subpedunculated", "sessile")),
-    ("lst_growth", ("lst", "granular", "non_granular", "nodular_mixed", "pseudodepressed")),
-    ("surface", ("smooth", "granular", "lobulated_nodular", "villous_papillary",
-                 "rough_irregular")),
-    ("colour", ("same_as_mucosa", "pale_whitish", "red_hyperaemic", "dark_brown")),
-    ("margin", ("clear", "indistinct", "irregular")),
-    ("microstructure", ("nonneoplastic_pattern", "regular_neoplastic_pattern",
-                        "irregular_pattern", "invasive_pattern")),
-    ("secondary_features", ("ulcer_erosion", "central_depression", "bleeding_friable",
-                            "mucus_cap", "firm_or_nonlifting", "fold_convergence",
-                            "luminal_narrowing")),
-)
-_NAMES = tuple(f"{aspect}.{value}" for aspect, values in ASPECT_VALUES for value in values)
 
-
+@runtime_checkable
 class DrawableLesion(Protocol):
     """What the renderer reads of a lesion."""
 
@@ -50,7 +34,7 @@ class DrawableLesion(Protocol):
 
 def visible_attributes(lesion: DrawableLesion) -> frozenset[str]:
     """Names `aspect.value` of the bits that are set."""
-    return frozenset(name for name, bit in zip(_NAMES, lesion.bits, strict=True) if bit)
+    return frozenset(name for name, bit in zip(BIT_NAMES, lesion.bits, strict=True) if bit)
 
 
 def lesion_diameter(
@@ -144,9 +128,7 @@ def _height_profile(
     dome = np.sqrt(np.maximum(1.0 - squared * squared, 0.0)) * (1.0 - 0.35 * squared)
     plateau = np.clip((1.0 - site.rho) * np.float32(rng.uniform(2.0, 3.2)), 0.0, 1.0)
     plateau = plateau * (2.0 - plateau)
-    if form in ("Is", "Isp", "Ip"):
-        height = radius * np.float32(rng.uniform(0.6, 0.9)) * dome
-    elif form == "mass":
+    if form in ("Is", "Isp", "Ip", "mass"):
         height = radius * np.float32(rng.uniform(0.6, 0.9)) * dome
     elif form == "IIb":
         height = radius * np.float32(0.02) * plateau
@@ -178,21 +160,21 @@ def _surface(
     granular = {"surface.granular", "lst_growth.granular"} & attributes
     if granular:
         period = float(np.clip(radius * rng.uniform(0.24, 0.32), 5.0, 14.0))
-        grains = pattern("domes", period, 32)
+        grains = pattern("domes", period, 32.0)
         bumps += np.float32(0.36 * period) * grains
         clefts += 0.3 * (1.0 - grains)
     if "surface.lobulated_nodular" in attributes:
         period = max(radius * rng.uniform(0.75, 1.1), 9.0)
-        lobes = pattern("lobes", period, 64)
+        lobes = pattern("lobes", period, 64.0)
         bumps += np.float32(0.34 * period) * lobes
         clefts += 0.6 * np.square(1.0 - lobes)
     if "surface.villous_papillary" in attributes:
         period = float(np.clip(radius * rng.uniform(0.28, 0.4), 6.0, 18.0))
-        fronds = pattern("gyri", period, 22)
+        fronds = pattern("gyri", period, 22.0)
         bumps += np.float32(0.20 * period) * fronds
         clefts += 0.28 * (1.0 - fronds)
     if "surface.rough_irregular" in attributes:
-        rough = pattern("rough", max(radius * 1.4, 18.0), 96)
+        rough = pattern("rough", max(radius * 1.4, 18.0), 96.0)
         bumps += np.float32(0.07 * radius + 1.0) * rough
         clefts += 0.22 * np.clip(-rough, 0.0, 2.0)
     if "lst_growth.nodular_mixed" in attributes:
@@ -246,18 +228,18 @@ def _microstructure(
     brown = np.array([0.35, 0.60, 0.65], np.float32)[:, None, None] * strength
     white = np.array([0.30, 0.42, 0.45], np.float32)[:, None, None] * strength
     if "microstructure.nonneoplastic_pattern" in attributes:
-        change += 0.55 * white * pattern("dots", period * 0.8, 16)
+        change += 0.55 * white * pattern("dots", period * 0.8, 16.0)
     if "microstructure.regular_neoplastic_pattern" in attributes:
-        net = pattern("net", period * 1.25, 32)
+        net = pattern("net", period * 1.25, 32.0)
         change += 0.6 * white * np.clip(1.0 - 2.0 * net, 0.0, 1.0) - brown * net
     if "microstructure.irregular_pattern" in attributes:
-        patchy = np.clip(0.55 + 0.6 * pattern("patch", site.radius, 50), 0.0, 1.2)
-        change -= brown * patchy * np.maximum(pattern("gyri", period * 1.7, 22), 0.0) * 1.1
+        patchy = np.clip(0.55 + 0.6 * pattern("patch", site.radius, 50.0), 0.0, 1.2)
+        change -= brown * patchy * np.maximum(pattern("gyri", period * 1.7, 22.0), 0.0) * 1.1
         change += 0.35 * white * (1.0 - patchy)
     if "microstructure.invasive_pattern" in attributes:
-        amorphous = pattern("patch", site.radius * 1.2, 50)
+        amorphous = pattern("patch", site.radius * 1.2, 50.0)
         change += 0.22 * white * amorphous - 0.30 * brown * (amorphous < -0.5)
-        change -= 0.8 * brown * (pattern("vessels_fine", site.radius * 2.2, 220) > 0.45)
+        change -= 0.8 * brown * (pattern("vessels_fine", site.radius * 2.2, 220.0) > 0.45)
     return change
 
 
@@ -271,8 +253,8 @@ def draw_lesion(
     """
     attributes, form = visible_attributes(lesion), lesion.form
     radius = diameter / 2.0
-    if form == "Ip":
-        centre = _draw_stalk(rng, scene, centre, radius)
+    if form in ("Ip", "Isp"):
+        _draw_stalk(rng, scene, centre, radius, necked=form == "Isp")
     site = _site(rng, scene, centre, radius, 1.8, attributes, form)
     area = (site.rows, site.columns)
     raised = form not in ("IIb", "IIc")
@@ -337,16 +319,17 @@ def _converging_folds(
 
 
 def _draw_stalk(
-    rng: np.random.Generator, scene: Scene, centre: tuple[float, float], radius: float
-) -> tuple[float, float]:
-    """Draw the stalk below a head at `centre` and return the head's centre."""
-    length = radius * rng.uniform(1.7, 2.6)
+    rng: np.random.Generator, scene: Scene, centre: tuple[float, float], radius: float, *,
+    necked: bool,
+) -> None:
+    """The stalk below a head at `centre`; `necked` for the short broad one of type Isp."""
+    length = radius * (rng.uniform(0.95, 1.2) if necked else rng.uniform(1.7, 2.6))
     bearing = np.arctan2(centre[1], centre[0]) + rng.uniform(-0.8, 0.8)
     reach = np.hypot(*scene.shape) * 0.5 * 0.75
     if np.hypot(*centre) > 0.45 * reach:
         bearing += np.pi  # the foot, too, should lie inside the field
     foot = (centre[0] + length * np.cos(bearing), centre[1] + length * np.sin(bearing))
-    half_width = radius * rng.uniform(0.26, 0.38)
+    half_width = radius * (rng.uniform(0.48, 0.6) if necked else rng.uniform(0.26, 0.38))
     along_x, along_y = (foot[0] - centre[0]) / length, (foot[1] - centre[1]) / length
     dx, dy = scene.x - np.float32(centre[0]), scene.y - np.float32(centre[1])
     along = np.clip(dx * np.float32(along_x) + dy * np.float32(along_y), 0.0, np.float32(length))
@@ -367,7 +350,6 @@ def _draw_stalk(
     stalk = scene.base * np.array([1.0, 0.98, 0.98], np.float32)
     for channel in range(3):
         scene.albedo[channel] += inside * (stalk[channel] - scene.albedo[channel])
-    return centre
 
 
 def _secondary_features(

@@ -84,7 +84,8 @@ def _haemorrhoids(rng: np.random.Generator, scene: Scene) -> None:
         bearing = start + k * rng.uniform(1.0, 1.9)
         length = scene.unit * rng.uniform(0.25, 0.45)
         place = length + scene.unit * 0.18
-        centre = (scene.lumen[0] + place * np.cos(bearing), scene.lumen[1] + place * np.sin(bearing))
+        centre = (scene.lumen[0] + place * np.cos(bearing),
+                  scene.lumen[1] + place * np.sin(bearing))
         area, _, _, rho = oval(scene, centre, length, length * rng.uniform(0.45, 0.75), bearing,
                                reach=1.5)
         body = np.square(np.clip(1.0 - np.square(rho / 1.2), 0, 1))
@@ -98,7 +99,7 @@ def _diverticula(rng: np.random.Generator, scene: Scene) -> None:
     """Dark round mouths with a thin pale rim."""
     for _ in range(int(rng.integers(2, 7))):
         size = scene.unit * rng.uniform(0.06, 0.17)
-        area, dx, dy, rho = oval(scene, somewhere(rng, scene, 0.85), size,
+        area, _, _, rho = oval(scene, somewhere(rng, scene, 0.85), size,
                                  size * rng.uniform(0.65, 1.0), rng.uniform(0, 3.14), reach=1.8)
         hole = np.clip((1.0 - rho) * 4.0, 0, 1)
         scene.light[area] *= 1.0 - np.float32(rng.uniform(0.65, 0.9)) * hole
@@ -176,7 +177,8 @@ def _bubbles(rng: np.random.Generator, scene: Scene) -> None:
     heap = somewhere(rng, scene, 0.8)
     spread = scene.unit * rng.uniform(0.2, 0.5)
     for _ in range(int(rng.integers(12, 45))):
-        centre = (heap[0] + spread * rng.standard_normal(), heap[1] + spread * rng.standard_normal())
+        centre = (heap[0] + spread * rng.standard_normal(),
+                  heap[1] + spread * rng.standard_normal())
         size = rng.uniform(2.0, 6.0) if rng.random() < 0.8 else rng.uniform(6.0, 13.0)
         area, dx, dy, rho = oval(scene, centre, size, size, 0.0, reach=1.4)
         if not rho.size:

@@ -86,12 +86,12 @@ def bleeding_wound(rng: np.random.Generator, scene: Scene) -> None:
     """A pale cut with blood that runs down the wall."""
     centre = somewhere(rng, scene, 0.4)
     size = scene.unit * rng.uniform(0.14, 0.3)
-    area, dx, dy, rho = oval(scene, centre, size, size * rng.uniform(0.5, 0.9),
+    area, _, _, rho = oval(scene, centre, size, size * rng.uniform(0.5, 0.9),
                              rng.uniform(0, 3.14), reach=1.4)
     ragged = rho + np.float32(0.15) * window(rng, "rough", *rho.shape)
     blend(scene, area, np.clip((1.0 - ragged) * 6.0, 0, 1), (0.85, 0.70, 0.55))
     bearing = rng.uniform(0, 2 * np.pi)
-    area, dx, dy, rho = oval(
+    area, _, _, rho = oval(
         scene, (centre[0] + size * np.cos(bearing), centre[1] + size * np.sin(bearing)),
         size * rng.uniform(1.5, 3.0), size * rng.uniform(0.4, 0.8), bearing, reach=1.7)
     pool = np.clip((1.0 - rho + np.float32(0.3) * window(rng, "patch", *rho.shape)) * 4.0, 0, 1)

@@ -113,12 +113,12 @@ def _sharpened(name: str, wavelength: float) -> np.ndarray:
 
 
 _RECIPES: dict[str, Callable[[str], np.ndarray]] = {
-    "cloud": lambda n: _band_noise(n, 48, 512, -1.3),
-    "patch": lambda n: _band_noise(n, 20, 96, -0.7),
-    "ripple": lambda n: _band_noise(n, 7, 26),
-    "grain": lambda n: _band_noise(n, 2.5, 8),
-    "white": lambda n: _band_noise(n, 2.0, 512),
-    "rough": lambda n: _band_noise(n, 5, 96, -1.0),
+    "cloud": lambda n: _band_noise(n, 48.0, 512.0, -1.3),
+    "patch": lambda n: _band_noise(n, 20.0, 96.0, -0.7),
+    "ripple": lambda n: _band_noise(n, 7.0, 26.0),
+    "grain": lambda n: _band_noise(n, 2.5, 8.0),
+    "white": lambda n: _band_noise(n, 2.0, 512.0),
+    "rough": lambda n: _band_noise(n, 5.0, 96.0, -1.0),
     "domes": lambda n: _domes(n, 32, 0.8),
     "lobes": lambda n: _spheres(n, 64, 0.8),
     "gyri": lambda n: _sharpened(n, 22.0),
@@ -143,15 +143,14 @@ def _doubled(name: str) -> np.ndarray:
 
 
 def window(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
-    """A random `[height, width]` window (each at most SIZE), mirrored at random; a view."""
-    top, left = rng.integers(0, SIZE, 2)
+    """A random `[height, width]` window (each at most SIZE), at random upside down; a view."""
+    top, left, mirrored = rng.integers(0, (SIZE, SIZE, 2))
     view = _doubled(name)[top : top + height, left : left + width]
-    mirrored_rows, mirrored_columns = rng.integers(0, 2, 2)
-    return view[:: -1 if mirrored_rows else 1, :: -1 if mirrored_columns else 1]
+    return view[::-1] if mirrored else view
 
 
 def lookup(names: Sequence[str], u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
-    """Nearest texels of several atlases at columns `u`, rows `v` (float texels, wrapping around)."""
+    """Nearest texels of several atlases at columns `u`, rows `v` (floats, wrapping around)."""
     index = (v.astype(np.int32) & (SIZE - 1)) * SIZE + (u.astype(np.int32) & (SIZE - 1))
     return [atlas(name).ravel().take(index) for name in names]
 

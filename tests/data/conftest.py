@@ -40,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "patient_id": f"p{exam % PATIENTS}",
                 "exam_id": f"e{exam}",
-                "report_text": "A 5 mm sessile polyp in the sigmoid colon." if exam % 2 else
+                "report_text": "A sessile polyp was seen in the sigmoid colon." if exam % 2 else
                 "The mucosa is normal. No polyp was seen.",
                 "images": f"exam{exam}",
                 "split": "train",

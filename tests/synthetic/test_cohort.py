@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def assert_share(found: float, expected: float, n: int) -> None:
 
 @pytest.fixture(scope="module")
 def lesions():
-    return sample_lesions(np.random.default_rng(11), 40_000)
+    return sample_lesions(np.random.default_rng(11), 24_000)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +155,9 @@ def test_attributes_are_as_learnable_as_the_literature_says(bits, vienna):
 @pytest.mark.parametrize("frames", [12, 60])
 def test_frames_of_positive_examinations(frames):
     rng = np.random.default_rng(3)
-    pool = sample_lesions(rng, 12_000)
+    pool = sample_lesions(rng, 3_000)
     shares, nbi_polyp, nbi_other = [], [], []
-    for _ in range(3000):
+    for _ in range(1000):
         lesions = [pool.pop() for _ in range(sample_polyp_count(rng))]
         plans = sample_frame_plans(rng, lesions, frames)
         assert len(plans) == frames
@@ -168,7 +169,7 @@ def test_frames_of_positive_examinations(frames):
         shares.append(np.mean([p.polyp >= 0 for p in plans]))
         nbi_polyp += [p.imaging == "nbi" for p in plans if p.polyp >= 0]
         nbi_other += [p.imaging == "nbi" for p in plans if p.polyp < 0]
-    assert np.mean(shares) == pytest.approx(0.21, abs=0.012)
+    assert np.mean(shares) == pytest.approx(0.21, abs=0.015)
     assert_share(np.mean(nbi_polyp), tables.NBI_SHARE_POLYP, len(nbi_polyp))
     assert_share(np.mean(nbi_other), tables.NBI_SHARE_OTHER, len(nbi_other))
 
@@ -180,7 +181,7 @@ def test_polyps_per_positive_examination():
         assert_share((counts == k + 1).mean(), p, len(counts))
 
 
-@pytest.mark.parametrize(("seed", "n"), [(0, 250), (1, 100), (7, 1000)])
+@pytest.mark.parametrize(("seed", "n"), [(0, 250), (1, 100), (7, 400)])
 def test_every_size_of_cohort_has_its_share_of_positives(seed, n):
     positives = sum(bool(plan_examination(seed, "train", i, 6).lesions) for i in range(n))
     assert abs(positives - n * tables.POSITIVE_SHARE) <= 1
@@ -224,9 +225,8 @@ def test_bytes_do_not_depend_on_the_number_of_processes(small, tmp_path):
 
 
 def test_an_interrupted_cohort_is_continued(small, tmp_path):
-    write_cohort(tmp_path, seed=5, processes=1, **SMALL)
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     whole = digests(tmp_path)
-    assert whole == digests(small)
     kept = tmp_path / "records" / "E0000001" / "0001.jpg"
     before = kept.stat().st_mtime_ns
     (tmp_path / "cohort.json").rename(tmp_path / "cohort.partial.json")

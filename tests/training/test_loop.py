@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.loop import NonFiniteLoss, Plan, train
 from endoclip_jax.training.metrics import read_metrics
@@ -80,6 +81,10 @@ def run(folder, steps=STEPS, devices=1, stage=None, save_every=5):
     return outcome, stage
 
 
+def rows_of(folder, split):
+    return [row for row in read_metrics(folder) if row["split"] == split]
+
+
 def final(folder, step=STEPS):
     params, meta = checkpoints.load_params(folder, step)
     return params["clip"]["kernel"], meta
@@ -94,7 +99,10 @@ def test_resume_after_five_of_ten_steps_equals_ten(tmp_path):
     (left, left_meta), (right, right_meta) = final(tmp_path / "whole"), final(tmp_path / "broken")
     np.testing.assert_array_equal(left, right)
     assert left_meta["samples"] == right_meta["samples"]
-    rows = [[row for row in read_metrics(tmp_path / name) if row["split"] == "train"] for name in ("whole", "broken")]
+    rows = [
+        [row for row in read_metrics(tmp_path / name) if row["split"] == "train"]
+        for name in ("whole", "broken")
+    ]
     assert rows[0] == rows[1] and [row["step"] for row in rows[0]] == list(range(1, STEPS + 1))
 
 
@@ -134,7 +142,9 @@ def test_best_checkpoint_is_kept_and_found(tmp_path):
     """Validation at 5, 10, ..., 30: the smallest score stays, though it is not among the newest."""
     run(tmp_path, steps=30)
     steps = checkpoints.saved_steps(tmp_path)
-    scores = {row["step"]: row["score"] for row in read_metrics(tmp_path) if row["split"] == "validation"}
+    scores = {
+        row["step"]: row["score"] for row in read_metrics(tmp_path) if row["split"] == "validation"
+    }
     best = min(scores, key=scores.get)
     assert best in steps and steps[-2:] == [25, 30] and len(steps) <= 3
     assert checkpoints.best_step(tmp_path) == best
@@ -149,5 +159,5 @@ def test_metrics_after_the_checkpoint_are_taken_out_on_resume(tmp_path):
         file.write(json.dumps({"step": 6, "split": "train", "loss": 1.0}) + "\n")
         file.write('{"step": 7, "spl')
     run(tmp_path)
-    steps = [row["step"] for row in read_metrics(tmp_path) if row["split"] == "train"]
+    steps = [row["step"] for row in rows_of(tmp_path, "train")]
     assert steps == list(range(1, STEPS + 1))

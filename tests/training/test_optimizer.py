@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from endoclip_jax.training.optimizer import (
     MAX_LOGIT_SCALE,
     Schedule,
@@ -51,8 +52,12 @@ def adamw_by_hand(param, grads, rate, decay):
         mean = 0.9 * mean + 0.1 * grad
         square = 0.98 * square + 0.02 * grad * grad
         step = (mean / (1 - 0.9**count)) / (math.sqrt(square / (1 - 0.98**count)) + 1e-6)
-        param -= rate(count - 1) * (step + decay * param)
+        param -= float(rate(count - 1)) * (step + decay * param)
     return param
+
+
+def filled(tree, value):
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), tree)
 
 
 def test_updates_equal_adamw_by_hand():
@@ -63,11 +68,10 @@ def test_updates_equal_adamw_by_hand():
     rng = np.random.default_rng(0)
     grads = [float(rng.normal()) * 1e-2 for _ in range(8)]  # global norm below the clip
     for grad in grads:
-        updates, state = optimizer.update(jax.tree.map(lambda p: jnp.full_like(p, grad), params), state, params)
+        updates, state = optimizer.update(filled(params, grad), state, params)
         params = jax.tree.map(jnp.add, params, updates)
-    rate = lambda step: float(schedule(step))
-    kernel = adamw_by_hand(1.0, grads, rate, 0.2)
-    bias = adamw_by_hand(1.0, grads, rate, 0.0)
+    kernel = adamw_by_hand(1.0, grads, schedule, 0.2)
+    bias = adamw_by_hand(1.0, grads, schedule, 0.0)
     np.testing.assert_allclose(params["clip"]["vision"]["up"]["kernel"], kernel, rtol=2e-5)
     np.testing.assert_allclose(params["clip"]["vision"]["up"]["bias"], bias, rtol=2e-5)
     np.testing.assert_allclose(params["clip"]["text"]["token_embedding"], bias, rtol=2e-5)
@@ -77,7 +81,10 @@ def test_gradients_are_clipped_to_global_norm_one():
     optimizer = make_optimizer(Schedule(10, 1, 1.0), 0.0)
     params = {"kernel": jnp.zeros(4)}
     big, unit = jnp.asarray([30.0, 40.0, 0.0, 0.0]), jnp.asarray([0.6, 0.8, 0.0, 0.0])
-    states = [optimizer.update({"kernel": grad}, optimizer.init(params), params)[1] for grad in (big, unit)]
+    states = [
+        optimizer.update({"kernel": grad}, optimizer.init(params), params)[1]
+        for grad in (big, unit)
+    ]
     for left, right in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
 
@@ -90,7 +97,9 @@ def test_frozen_prefix_never_moves():
     for _ in range(3):
         updates, state = optimizer.update(grads, state, params)
         params = jax.tree.map(jnp.add, params, updates)
-    np.testing.assert_array_equal(params["clip"]["text"]["token_embedding"], PARAMS["clip"]["text"]["token_embedding"])
+    np.testing.assert_array_equal(
+        params["clip"]["text"]["token_embedding"], PARAMS["clip"]["text"]["token_embedding"]
+    )
     assert float(jnp.abs(params["clip"]["vision"]["up"]["kernel"] - 1).max()) > 0
 
 

@@ -12,7 +12,7 @@ from endoclip_jax.records.attributes import SIZE_CLASSES, attribute_bits, bit_va
 
 MAX_WORDS = 40
 
-_NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SIZE_WORDS = dict(zip(SIZE_CLASSES, ("diminutive", "small", "large", "giant"), strict=True))
 _SITES = {
     "terminal_ileum": "the terminal ileum",
@@ -50,7 +50,11 @@ _SURFACES = {
     "rough_irregular": "rough irregular",
 }
 _COLOURS = {"pale_whitish": "pale", "red_hyperaemic": "reddish", "dark_brown": "brown"}
-_MARGINS = {"clear": "a clear margin", "indistinct": "an indistinct margin", "irregular": "an irregular margin"}
+_MARGINS = {
+    "clear": "a clear margin",
+    "indistinct": "an indistinct margin",
+    "irregular": "an irregular margin",
+}
 _PATTERNS = {
     "nonneoplastic_pattern": "a non-neoplastic pattern",
     "regular_neoplastic_pattern": "a regular neoplastic pattern",
@@ -164,7 +168,7 @@ def _article(word: str) -> str:
     return "an" if vowel else "a"
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     return f"{value:g}"
 
 

@@ -25,6 +25,7 @@ class Item:
     count: int = 1
     approximate: bool = False
     label: str | None = None
+    entry: int | None = None
     noun: str = "polyp"
     sites: list[str] = field(default_factory=list)
     size: Span | None = None
@@ -33,7 +34,6 @@ class Item:
     codes: dict[tuple[str, str], None] = field(default_factory=dict)
     treatments: dict[str, None] = field(default_factory=dict)
     evidence: dict[tuple[int, int], None] = field(default_factory=dict)
-    spoken_of: bool = False
     chosen: bool = False
     needs_removal: bool = False
     header: int | None = None
@@ -49,12 +49,17 @@ class Case:
         self.uncertain = False
         self._headers = 0
 
-    def read(self, frames: list[Frame], offset: int, heading: list[str]) -> None:
-        """Takes in one sentence; ``heading`` is the site its paragraph is about."""
+    def read(
+        self, frames: list[Frame], offset: int, heading: list[str], entry: int | None = None
+    ) -> None:
+        """Takes in one sentence.
+
+        ``heading`` is the site its paragraph is about, ``entry`` its number in a list.
+        """
         _share_backwards(frames)
         introduced: list[Item] = []
         target: list[Item] = []
-        for position, frame in enumerate(frames):
+        for frame in frames:
             self.uncertain |= frame.bare_size
             if frame.kind == "other":
                 if not introduced:
@@ -74,15 +79,17 @@ class Case:
             target = self._targets(frame, introduced or self.focus, bool(introduced))
             if frame.says_something or frame.treatments:
                 self._apply(frame, target, offset)
+        for item in introduced:
+            item.entry = entry
         if introduced:
             self.focus = introduced
 
     def finish(self) -> list[Item]:
         """All items, without announcements that later items spelled out."""
-        kept = [item for item in self.items if not item.needs_removal or item.treatments]
+        kept = [item for item in self.items if not item.needs_removal or _removed(item)]
         for number in sorted({item.header for item in kept if item.header is not None}):
             announced = [item for item in kept if item.header == number]
-            if any(item.spoken_of for item in announced):
+            if any(item.chosen or item.size for item in announced):
                 continue
             last = max(kept.index(item) for item in announced)
             listed = [item for item in kept[last + 1 :] if item.header is None]
@@ -103,28 +110,30 @@ class Case:
         return kept
 
     def _picks_one(self, frame: Frame, base: list[Item]) -> bool:
-        """"Two polyps, one in the caecum ...": the one is of the two just announced."""
+        """ "Two polyps, one in the caecum ...": the one is of the two just announced."""
         if frame.kind != "lesion" or frame.noun or frame.count != Count(1):
             return False
         waiting = [item for item in base if item.header and not item.chosen and item.size is None]
-        return any(
-            not item.sites or not frame.sites or set(item.sites) & set(frame.sites) for item in waiting
-        ) and len(base) > 1
+        return len(base) > 1 and any(
+            not item.sites or not frame.sites or set(item.sites) & set(frame.sites)
+            for item in waiting
+        )
 
     def _introduces(self, frame: Frame) -> bool:
-        if frame.label and any(item.label == frame.label for item in self.items):
+        if frame.label and (self._labelled(frame.label) or not frame.says_something):
             return False
         if frame.label:
-            return self._unclaimed(frame.label) is None
+            return self._unclaimed(frame) is None
         if frame.select:
             return False
         if frame.definite:
-            return bool(frame.noun and not self._candidates(frame) and (frame.sizes or not self.items))
+            unknown = frame.noun and not self._candidates(frame)
+            return bool(unknown and (frame.sizes or not self.items))
         if frame.noun and not frame.count and not frame.plural and self._spoken_of_before(frame):
             return False
         if frame.introduces:
             return True
-        structured = any(aspect == "gross_form" or aspect == "attachment" for aspect, _ in frame.attributes)
+        structured = any(aspect in ("gross_form", "attachment") for aspect, _ in frame.attributes)
         structured |= any(system in ("paris", "yamada") for system, _ in frame.codes)
         return frame.heading and bool(frame.sizes or structured)
 
@@ -138,19 +147,22 @@ class Case:
             return known and not frame.heading and not fresh
         return bool(self.focus)
 
-    def _unclaimed(self, label: str) -> Item | None:
-        """The announced item a number stands for: "Two polyps were seen. #1 ..."."""
-        if not label.isdigit() or any(item.label for item in self.items[-1:]):
-            siblings = [item for item in self.focus if item.label is None]
-        else:
-            siblings = self.focus
-        if label.isdigit() and len(self.focus) > 1 and int(label) <= len(self.focus):
-            item = self.focus[int(label) - 1]
-            return item if item.label is None else None
-        if label.isdigit() and not siblings and int(label) <= len(self.items):
-            item = self.items[int(label) - 1]
-            return item if item.label is None and item.spoken_of else None
-        return None
+    def _labelled(self, label: str) -> list[Item]:
+        """The items of a number: so named, or told under that number of a list."""
+        named = [item for item in self.items if item.label == label]
+        return named or [item for item in self.items if str(item.entry) == label]
+
+    def _unclaimed(self, frame: Frame) -> Item | None:
+        """The unnumbered item a number stands for: "Two polyps were seen. #1 ...", "NBI: #2"."""
+        if not frame.label or not frame.label.isdigit():
+            return None
+        announced = len(self.focus) > 1
+        pool = self.focus if announced else self.items
+        if int(frame.label) > len(pool):
+            return None
+        item = pool[int(frame.label) - 1]
+        told_anew = (frame.sizes or frame.sites) and not (announced and item.size is None)
+        return None if item.label or told_anew else item
 
     def _expand(self, frame: Frame, offset: int, heading: list[str]) -> list[Item]:
         """One item per lesion of an introducing frame, or one for a group."""
@@ -176,7 +188,7 @@ class Case:
             items.append(item)
         self._apply(frame, items, offset, sized=True)
         for item in items:
-            item.spoken_of = item.chosen = False
+            item.chosen = False
         return items
 
     def _groups(
@@ -192,8 +204,8 @@ class Case:
         count = frame.count
         listed = len(sites) > 1 and not frame.site_range
         if count is None and frame.plural:
-            alike = len(sizes) > 1 and len(sizes) == len(sites)
-            count = Count(len(sizes), False) if alike or len(sizes) > 1 else Count(max(2, len(sites)), True)
+            several = len(sizes) > 1
+            count = Count(len(sizes)) if several else Count(max(2, len(sites)), True)
         elif count is None:
             count = Count(len(sites) if listed and not frame.definite else 1)
         number = count.number
@@ -213,7 +225,8 @@ class Case:
         if number == 1:
             return count, [(1, sites, sizes[0] if sizes else None)]
         if len(sizes) == number:
-            places = [[site] for site in sites] if len(sites) == number and listed else [sites] * number
+            one_each = listed and len(sites) == number
+            places = [[site] for site in sites] if one_each else [sites] * number
             return count, [(1, place, size) for place, size in zip(places, sizes, strict=True)]
         if listed and len(sites) == number:
             return count, [(1, [site], span) for site in sites]
@@ -234,8 +247,8 @@ class Case:
     def _targets(self, frame: Frame, base: list[Item], same_sentence: bool) -> list[Item]:
         """The items a referring frame speaks of."""
         if frame.label:
-            named = [item for item in self.items if item.label == frame.label]
-            unclaimed = self._unclaimed(frame.label)
+            named = self._labelled(frame.label)
+            unclaimed = self._unclaimed(frame)
             if not named and unclaimed is not None:
                 unclaimed.label = frame.label
                 named = [unclaimed]
@@ -277,9 +290,7 @@ class Case:
         ordinal = int(frame.select or 1) - 1
         return several[ordinal : ordinal + 1]
 
-    def _apply(
-        self, frame: Frame, items: Iterable[Item], offset: int, sized: bool = False
-    ) -> None:
+    def _apply(self, frame: Frame, items: Iterable[Item], offset: int, sized: bool = False) -> None:
         """Adds what the frame says to the items; fills size, site and distance only if empty."""
         items = list(items)
         one_each = len(frame.sizes) == len(items) > 1
@@ -298,7 +309,6 @@ class Case:
                     item.size = (None, size[1]) if item.count > 1 and frame.select else size
             if frame.says_something or frame.introduces:
                 item.evidence[(offset + frame.start, offset + frame.end)] = None
-            item.spoken_of |= bool(frame.says_something or frame.select)
             item.chosen |= bool(frame.label or frame.select not in (None, "all"))
 
     def _forget(self, denied: list[Item]) -> None:
@@ -306,7 +316,9 @@ class Case:
         self.focus = []
 
 
-def _alike(number: int, sites: list[str], size: Span | None) -> list[tuple[int, list[str], Span | None]]:
+def _alike(
+    number: int, sites: list[str], size: Span | None
+) -> list[tuple[int, list[str], Span | None]]:
     """A stated number of lesions that differ in nothing: one by one, unless they share a range."""
     ranged = size is not None and size[0] != size[1]
     if number > LARGEST_LIST or (ranged and number > 1):
@@ -316,10 +328,9 @@ def _alike(number: int, sites: list[str], size: Span | None) -> list[tuple[int, 
 
 def _share_backwards(frames: list[Frame]) -> None:
     """A noun after several counts carries its properties back to all of them."""
-    for position, frame in enumerate(frames):
-        if frame.count is None or frame.noun or frame.kind != "lesion":
-            continue
-        if any(earlier.noun for earlier in frames[:position]):
+    first_noun = next((p for p, frame in enumerate(frames) if frame.noun), len(frames))
+    for position, frame in enumerate(frames[:first_noun]):
+        if frame.count is None or frame.kind != "lesion":
             continue
         later = next((other for other in frames[position + 1 :] if other.noun), None)
         if later is not None and later.count is not None:
@@ -338,7 +349,11 @@ def _extreme(items: list[Item], frame: Frame) -> list[Item]:
         open_items = [item for item in items if item.size is None]
         return open_items[:1] if frame.select == "largest" else open_items[-1:]
     choose = max if frame.select == "largest" else min
-    return [choose(sized, key=lambda item: item.size[1] or 0)]
+    return [choose(sized, key=lambda item: item.size[1] or 0 if item.size else 0)]
+
+
+def _removed(item: Item) -> bool:
+    return bool(set(item.treatments) - {"biopsy", "not_removed"})
 
 
 def _merge(item: Item, announced: Item) -> None:

@@ -26,7 +26,11 @@ _BOUND = (
     r"|>=?|≥|more than|over|greater than|exceeding|at least|大于|超过|至少)"
 )
 _CHINESE_NUMBER = r"(?:\d{1,2}|[一二两三四五六七八九十]{1,2})"
-_NUMBER_WORD = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+_NUMBER_WORDS = (
+    *("one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+_NUMBER_WORD = rf"(?:{'|'.join(_NUMBER_WORDS)})"
 _CLASSIFIER = r"(?:枚|个|颗|粒|处|只)"
 
 # Nouns whose own length is given; "8 mm clip", "12 mm dominant nodule", "蒂长约1cm".
@@ -47,12 +51,7 @@ _PART_BEFORE = re.compile(
 )
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4}
 _CHINESE_DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九十")} | {"两": 2}
-_WORD_DIGITS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
-    )
-}
+_WORD_DIGITS = {word: value for value, word in enumerate(("zero", *_NUMBER_WORDS))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,11 @@ class Size:
 
     spans: tuple[tuple[float | None, float], ...]
     factor: float
+
+
+_VAGUE = re.compile(
+    r"余|多|约|近|至少|大于|超过|>|≥|~|(?i:about|approx|around|least|more|over|some)"
+)
 
 
 def number_of(text: str) -> int:
@@ -117,56 +121,72 @@ def parse_size(text: str) -> Size | None:
     return Size(tuple(spans), factor)
 
 
-def _size(match: re.Match) -> Token | None:
+class Found:
+    """A match of the scanner as one pattern sees it: groups by the pattern's own names."""
+
+    def __init__(self, match: re.Match, number: int):
+        self._match, self._number = match, number
+        self.string = match.string
+
+    def __getitem__(self, group: int | str) -> Any:
+        return self._match[f"{group}_{self._number}" if isinstance(group, str) else group]
+
+    def span(self) -> tuple[int, int]:
+        return self._match.span()
+
+    def start(self) -> int:
+        return self._match.start()
+
+
+def _size(match: Found) -> Token | None:
     if _PART_BEFORE.search(match.string[max(0, match.start() - 30) : match.start()]):
         return Token("ignored", None, *match.span())
     size = parse_size(match[0])
     return Token("size" if size else "ignored", size, *match.span())
 
 
-def _bare_size(match: re.Match) -> Token:
+def _bare_size(match: Found) -> Token:
     """A size without a unit: numbers as they stand, for a unit given in the same sentence."""
     size = parse_size(match["bare"] + "mm")
     return Token("bare_size" if size else "ignored", size, *match.span())
 
 
-def _distance(match: re.Match) -> Token:
+def _distance(match: Found) -> Token:
     return Token("distance", float(re.findall(NUMBER, match[0])[0]), *match.span())
 
 
-def _range_count(match: re.Match) -> Token:
-    numbers = [number_of(part) for part in re.findall(rf"{_CHINESE_NUMBER}|{_NUMBER_WORD}", match[0])]
-    approximate = len(numbers) > 1 or bool(
-        re.search(r"余|多|约|近|至少|大于|超过|>|≥|about|approx|around|least|more|over|some|~", match[0])
-    )
+def _range_count(match: Found) -> Token:
+    stated = re.findall(rf"(?i:{_CHINESE_NUMBER}|{_NUMBER_WORD})", match[0])
+    numbers = [number_of(part) for part in stated]
+    approximate = len(numbers) > 1 or bool(_VAGUE.search(match[0]))
     return Token("count", Count(numbers[0], approximate), *match.span())
 
 
-def _suffix_count(match: re.Match) -> Token:
+def _suffix_count(match: Found) -> Token:
     return Token("suffix_count", Count(number_of(re.findall(r"\d+", match[0])[0])), *match.span())
 
 
-def _label(match: re.Match) -> Token:
+def _label(match: Found) -> Token:
     return Token("label", match["label"].upper(), *match.span())
 
 
-def _paris(match: re.Match) -> Token:
+def _paris(match: Found) -> Token:
     code = re.sub(r"\s|-|0|[Pp][Aa][Rr][Ii][Ss]|巴黎|分型|[Tt]ype|[Cc]lass\w*|:|型", "", match[0])
     code = code.lower().replace("1", "i").replace("2", "ii").replace("ips", "isp")
     suffix = code.lstrip("i")
     return Token("code", ("paris", f"0-{'I' * (len(code) - len(suffix))}{suffix}"), *match.span())
 
 
-def _yamada(match: re.Match) -> Token:
+def _yamada(match: Found) -> Token:
     roman = ("I", "II", "III", "IV")[number_of(match["yamada"]) - 1]
     return Token("code", ("yamada", roman), *match.span())
 
 
-def _nice(match: re.Match) -> Token:
+def _nice(match: Found) -> Token:
     return Token("code", ("nice", str(number_of(match["nice"]))), *match.span())
 
 
-def _jnet(match: re.Match) -> Token:
+def _jnet(match: Found) -> Token:
     value = match["jnet"].upper().replace(" ", "")
     letter = value[-1] if value[-1] in "AB" else ""
     return Token("code", ("jnet", f"{number_of(value.rstrip('AB'))}{letter}"), *match.span())
@@ -175,7 +195,7 @@ def _jnet(match: re.Match) -> Token:
 _KUDO_TYPE = r"(?:III?\s?[sSlL]|3\s?[sSlL]|IV|V\s?[iI]|V\s?[nN]|III|II|I|V|[1-5])(?![A-Za-z0-9])"
 
 
-def _kudo(match: re.Match) -> Token:
+def _kudo(match: Found) -> Token:
     codes = [
         code.replace(" ", "").replace("3", "III")
         for code in re.findall(_KUDO_TYPE, match["kudo"] or "")
@@ -186,7 +206,7 @@ def _kudo(match: re.Match) -> Token:
     return Token("kudo", values, *match.span())
 
 
-def _lst(match: re.Match) -> Token:
+def _lst(match: Found) -> Token:
     growth, subtype = match["growth"] or "", match["subtype"] or ""
     values = ["lst"]
     if growth:
@@ -197,21 +217,27 @@ def _lst(match: re.Match) -> Token:
     return Token("lst", tuple(values), *match.span())
 
 
-def _site_code(match: re.Match) -> Token:
+def _site_code(match: Found) -> Token:
     return Token("site", lexicon().site_codes[match[0]], *match.span())
 
 
-def _ignored(match: re.Match) -> Token:
+def _ignored(match: Found) -> Token:
     return Token("ignored", None, *match.span())
 
 
-_CLASS_WORDS = r"\s*(?:(?:氏|分型|分类|类型|classification|class|type|Type|grade)\s*)*:?\s*(?:type\s*|呈\s*|为\s*)?"
+_CLASS_WORDS = (
+    r"\s*(?:(?:氏|分型|分类|类型|classification|class|type|Type|grade)\s*)*:?\s*"
+    r"(?:type\s*|呈\s*|为\s*)?"
+)
 _PARIS_PREFIX = rf"(?:[Pp]aris|PARIS|巴黎){_CLASS_WORDS}"
 
+_ABOUT = r"(?:approximately|approx\.?|about|around|at least|more than|over|some|>|~)"
+
 # In the order of precedence where two start at the same place; case matters in the codes.
-_PATTERNS: tuple[tuple[str, Callable[[re.Match], Token | None]], ...] = (
+_PATTERNS: tuple[tuple[str, Callable[[Found], Token | None]], ...] = (
     (
-        rf"(?i:(?:at\s+|@\s*)?{NUMBER}(?:{JOINT}{NUMBER})?\s?cm\s*(?:from|above|proximal to|ab)\s*(?:the )?"
+        rf"(?i:(?:at\s+|@\s*)?{NUMBER}(?:{JOINT}{NUMBER})?\s?cm\s*"
+        r"(?:from|above|proximal to|ab)\s*(?:the )?"
         r"(?:anal verge|anal margin|anal orifice|anus|dentate line|anal canal|AV\b|FAV\b))",
         _distance,
     ),
@@ -222,15 +248,14 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match], Token | None]], ...] = (
         _distance,
     ),
     (
-        rf"距(?:离)?肛(?:缘|门|门缘|门口)?\s*(?:约|为|大约)?\s*{NUMBER}(?:{JOINT}{NUMBER})?\s*(?:cm|CM|厘米|公分)(?:处|左右)?",
+        rf"距(?:离)?肛(?:缘|门|门缘|门口)?\s*(?:约|为|大约)?\s*{NUMBER}(?:{JOINT}{NUMBER})?\s*"
+        r"(?:cm|CM|厘米|公分)(?:处|左右)?",
         _distance,
     ),
     (
         r"(?i:(?:polyp|lesion|#|no\.|number|息肉|病变|病灶)\s?#?\s?(?P<label>\d{1,2}|[A-H])"
         r"(?![\w.+-]|\s?(?:mm|cm|x|×|-|~|枚|个|颗|处|to\b))|#\s?(?P<label2>\d{1,2})(?![\w.]))",
-        lambda match: Token(
-            "label", (match["label"] or match["label2"]).upper(), *match.span()
-        ),
+        lambda match: Token("label", (match["label"] or match["label2"]).upper(), *match.span()),
     ),
     (
         rf"(?:(?<![A-Za-z])|(?<=[cm]m))(?:{_PARIS_PREFIX})?(?:0\s?-\s?)?(?:I\s?sp|I\s?ps|Is|Ip|II\s?a|II\s?b|II\s?c)"
@@ -243,7 +268,8 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match], Token | None]], ...] = (
         _paris,
     ),
     (
-        r"LST(?:\s?[-(]\s?(?P<growth>NG|G)(?![a-z])(?:\s?[-(]?\s?(?P<subtype>NM|H|M|FE|F|PD)(?![a-zA-Z]))?\)?)?",
+        r"LST(?:\s?[-(]\s?(?P<growth>NG|G)(?![a-z])"
+        r"(?:\s?[-(]?\s?(?P<subtype>NM|H|M|FE|F|PD)(?![a-zA-Z]))?\)?)?",
         _lst,
     ),
     (
@@ -255,8 +281,10 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match], Token | None]], ...] = (
     (rf"JNET{_CLASS_WORDS}(?P<jnet>(?:2|II)\s?[AaBb]|[13]|III|I)(?![A-Za-z0-9])型?", _jnet),
     (
         r"(?:(?i:Kudo(?:'s)?|工藤|pit[- ]?patterns?|腺管开口))"
-        r"(?:\s|:|\(|(?i:pit[- ]?patterns?|腺管开口|分型|分类|classification|class|types?|形态|呈|为|was|of|is))*"
-        rf"(?P<kudo>{_KUDO_TYPE}(?:型)?(?:\s*(?:[-+/,、&]|and|to|or|或|和|及)\s*(?:type\s*)?{_KUDO_TYPE}(?:型)?)*)",
+        r"(?:\s|:|\(|(?i:pit[- ]?patterns?|腺管开口|分型|分类|classification|class|types?)|"
+        r"(?i:形态|呈|为|was|of|is))*"
+        rf"(?P<kudo>{_KUDO_TYPE}型?"
+        rf"(?:\s*(?:[-+/,、&]|and|to|or|或|和|及)\s*(?:type\s*)?{_KUDO_TYPE}型?)*)",
         _kudo,
     ),
     (r"(?i:type\s*)(?P<kudo>I{1,3}[sSlL]?|IV|V[iInN]?)(?=\s+(?i:Kudo\s+)?pit)", _kudo),
@@ -268,24 +296,25 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match], Token | None]], ...] = (
     (rf"(?i:{_CHAIN})", _ignored),
     (
         rf"(?i:(?:大小|直径|径|measuring|size[d]?)[^\d,.;。]{{0,6}}(?P<bare>{NUMBER}(?:{JOINT}{NUMBER})?)"
-        r"(?![\d.]|\s*(?:枚|个|颗|粒|处|块|分|年|周|岁|mm|cm|ml|%|x|×|-|~|至|到|to\b|、|/|及|和|and\b|,\s?\d)))",
+        r"(?![\d.]|\s*(?:枚|个|颗|粒|处|块|分|年|周|岁|mm|cm|毫米|厘米|公分|millim|centim|ml|%|x|×|-|~|至|到|to\b|、|/|及|和|and\b|,\s?\d)))",
         _bare_size,
     ),
-    (rf"(?i:[x×]\s?\d{{1,2}}(?![\d.A-Za-z]|\s?(?:mm|cm)))", _suffix_count),
+    (r"(?i:[x×]\s?\d{1,2}(?![\d.A-Za-z]|\s?(?:mm|cm)))", _suffix_count),
     (r"\(\s*(?:n\s*=\s*)?\d{1,2}\s*\)", _suffix_count),
     (r"第[一二三四五六七八九十\d]+(?:次|天|日)", _ignored),
     (
-        rf"(?:约|近|至少|大于|>|≥|超过)?\s?{_CHINESE_NUMBER}(?:\s?[-~至、]\s?{_CHINESE_NUMBER})?(?:余|多)?\s?{_CLASSIFIER}",
+        rf"(?:约|近|至少|大于|>|≥|超过)?\s?{_CHINESE_NUMBER}"
+        rf"(?:\s?[-~至、]\s?{_CHINESE_NUMBER})?(?:余|多)?\s?{_CLASSIFIER}",
         _range_count,
     ),
     (
-        r"(?i:(?:(?:approximately|approx\.?|about|around|at least|more than|over|some|>|~)\s*)?"
-        rf"(?<![A-Za-z0-9.#/+=-])(?:\d{{1,2}}|\b{_NUMBER_WORD}\b)\s?(?:-|to|~|or)\s?(?:\d{{1,2}}|{_NUMBER_WORD}\b)"
+        rf"(?i:(?:{_ABOUT}\s*)?(?<![A-Za-z0-9.#/+=-])(?:\d{{1,2}}|\b{_NUMBER_WORD}\b)"
+        rf"\s?(?:-|to|~|or)\s?(?:\d{{1,2}}|{_NUMBER_WORD}\b)"
         r"(?![\d.%/+=°]|\s?(?:mm|cm|ml|min|x\b|×|millim|centim)))",
         _range_count,
     ),
     (
-        rf"(?i:(?:approximately|approx\.?|about|around|at least|more than|over|some|>|~)\s*(?:\d{{1,2}}|{_NUMBER_WORD})\b"
+        rf"(?i:{_ABOUT}\s*(?:\d{{1,2}}|{_NUMBER_WORD})\b"
         r"(?![.%/+=°]\d?|\s?(?:mm|cm|ml|min|x\b|×|\*|-|~|to\b|millim|centim)))",
         _range_count,
     ),
@@ -302,32 +331,15 @@ def _numbered(pattern: str, number: int) -> str:
     return re.sub(r"\(\?P<(\w+)>", rf"(?P<\1_{number}>", pattern)
 
 
-class _View:
-    """A match as the pattern's own function expects it: its group names without the number."""
-
-    def __init__(self, match: re.Match, number: int):
-        self._match, self._number = match, number
-        self.string = match.string
-
-    def __getitem__(self, group: int | str):
-        return self._match[f"{group}_{self._number}" if isinstance(group, str) else group]
-
-    def span(self) -> tuple[int, int]:
-        return self._match.span()
-
-    def start(self) -> int:
-        return self._match.start()
-
-
 _SCANNER = re.compile(
     "|".join(f"(?P<p{i}>{_numbered(pattern, i)})" for i, (pattern, _) in enumerate(_PATTERNS))
 )
 
 
 def quantities(text: str) -> Iterator[Token]:
-    """Tokens of kind size, bare_size, distance, count, suffix_count, label, code, kudo, lst, site."""
+    """Tokens of sizes, distances, counts, labels and codes, in reading order."""
     for match in _SCANNER.finditer(text):
         number = int(match.lastgroup[1:]) if match.lastgroup else 0
-        token = _PATTERNS[number][1](_View(match, number))
+        token = _PATTERNS[number][1](Found(match, number))
         if token is not None:
             yield token

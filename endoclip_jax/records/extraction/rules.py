@@ -1,4 +1,4 @@
-"""Extraction by rules: a report in, an object of ``data/schema.json`` out; offline and repeatable."""
+"""Extraction by rules: report in, object of ``data/schema.json`` out; offline, repeatable."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from endoclip_jax.records.attributes import attribute_bits, bit_values, contradictions
 from endoclip_jax.records.extraction.describe import describe
-from endoclip_jax.records.extraction.frames import Frame, Reader
+from endoclip_jax.records.extraction.frames import Frame
 from endoclip_jax.records.extraction.items import Case, Item
 from endoclip_jax.records.extraction.lexicon import Token
+from endoclip_jax.records.extraction.reader import Reader
 from endoclip_jax.records.extraction.scan import scan
 from endoclip_jax.records.extraction.scope import settle
 from endoclip_jax.records.extraction.sections import Section, Sentence, sections, sentences
@@ -18,6 +19,7 @@ from endoclip_jax.records.extraction.text import Folded, fold, language
 EXTRACTOR = {"name": "rules", "version": "1.0"}
 
 _SEEN = frozenset({"attribute", "code", "kudo", "lst", "lesion", "weak_lesion", "other", "negated"})
+_PLACES = frozenset({"site", "background", "weak_background", "aside"})
 _KUDO_ORDER = ("I", "II", "IIIs", "IIIL", "IV", "VI", "VN")
 _PARIS_ORDER = ("0-Ip", "0-Isp", "0-Is", "0-IIa", "0-IIb", "0-IIc", "0-III")
 
@@ -36,7 +38,7 @@ def extract(report: str) -> dict:
     polyps = [_polyp(folded, number, item) for number, item in enumerate(items, 1)]
     uncertain = reading.case.uncertain or any(contradictions(polyp) for polyp in polyps)
     impressions = [part for part in parts if part.name == "impression" and part not in primary]
-    uncertain |= _contradicted(items, _read(folded, impressions).case.finish() if impressions else [])
+    uncertain |= _contradicted(items, _read(folded, impressions).case.finish())
     approximate = any(polyp["count_is_approximate"] for polyp in polyps)
     return {
         "language": language(folded.text),
@@ -84,7 +86,7 @@ def _read(folded: Folded, parts: Iterable[Section]) -> _Reading:
             frames = Reader(tokens, text).read()
             if frames and frames[0].heading:
                 heading = list(frames[0].sites)
-            reading.case.read(frames, sentence.start, heading)
+            reading.case.read(frames, sentence.start, heading, sentence.entry)
             _note(reading, folded, sentence, tokens, frames)
     return reading
 
@@ -104,7 +106,7 @@ def _note(
     procedural = "procedure" in kinds and not kinds & {"lesion", "other", "negated"}
     if "lesion" in kinds and not any(frame.introduces or frame.says_something for frame in frames):
         kinds.discard("lesion")
-    seen = kinds & _SEEN or ("normal" in kinds and kinds & {"site", "background", "aside", "weak_background"})
+    seen = kinds & _SEEN or ("normal" in kinds and kinds & _PLACES)
     if seen and not procedural:
         reading.diagnostic.append(folded.verbatim(sentence.start, sentence.end))
     for token in tokens:
@@ -169,7 +171,7 @@ def _evidence(folded: Folded, item: Item) -> list[str]:
     return list(dict.fromkeys(span for span in spans if span))
 
 
-def _plain(value: float | None) -> float | int | None:
+def _plain(value: float | int | None) -> float | int | None:
     """A number as the schema's examples have it: 6, not 6.0."""
     if value is None:
         return None

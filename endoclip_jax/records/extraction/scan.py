@@ -8,7 +8,9 @@ from functools import cache
 from endoclip_jax.records.extraction.lexicon import Token, lexicon
 from endoclip_jax.records.extraction.quantities import Count, quantities
 
-_SEPARATOR = re.compile(r"[,;:()|、/+]|(?<![a-z])(?:and|or|nor|as well as|plus)(?![a-z])|及|和|与|或|并|伴")
+_SEPARATOR = re.compile(
+    r"[,;:()|、/+]|(?<![a-z])(?:and|or|nor|as well as|plus)(?![a-z])|及|和|与|或|并|伴"
+)
 _SAME = {"as well as": "and", "plus": "and", "及": "and", "和": "and", "与": "and", "并": "and"}
 _SAME |= {"或": "or", "nor": "or", "伴": ",", "/": "and", "+": "and"}
 
@@ -17,7 +19,7 @@ _SAME |= {"或": "or", "nor": "or", "伴": ",", "/": "and", "+": "and"}
 def _patterns() -> tuple[re.Pattern, tuple]:
     entries = lexicon().patterns
     joined = "|".join(f"(?P<p{i}>{pattern})" for i, (pattern, _) in enumerate(entries))
-    return re.compile(joined), tuple(entry for _, entry in entries)
+    return re.compile(joined, re.IGNORECASE), tuple(entry for _, entry in entries)
 
 
 def scan(text: str, lower: str) -> list[Token]:
@@ -26,7 +28,7 @@ def scan(text: str, lower: str) -> list[Token]:
     found = list(quantities(text))
     pattern, entries = _patterns()
     for match in pattern.finditer(lower):
-        kind, value = entries[int(match.lastgroup[1:])]
+        kind, value = entries[int((match.lastgroup or "p0")[1:])]
         found.append(Token(kind, value, *match.span()))
     for match in words.literal.finditer(lower):
         kind, value = words.terms[match[0]]

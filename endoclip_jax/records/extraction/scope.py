@@ -15,9 +15,8 @@ from endoclip_jax.records.extraction.lexicon import Token, lexicon
 _STATEMENTS = frozenset({"attribute", "lesion", "weak_lesion", "other", "lst", "code", "kudo"})
 _DETAILS = _STATEMENTS | {"size", "bare_size", "site", "count", "suffix_count", "distance"}
 _PHRASE_END = frozenset({",", ";", "|", "(", ")"})
-_VERB = re.compile(
-    r"\b(?:was|were|is|are|had|has|have|showed?s?|measured|appeared|seemed|there)\b"
-)
+_REMOVED = re.compile(r"removed|resected|excised|treated|polypectomy|emr|esd|切除|摘除|治疗")
+_VERB = re.compile(r"\b(?:was|were|is|are|had|has|have|showed?s?|measured|appeared|seemed|there)\b")
 
 
 def _is_separator(token: Token, marks: frozenset[str] = _PHRASE_END) -> bool:
@@ -44,7 +43,7 @@ def settle(tokens: list[Token], text: str) -> list[Token]:
 
 
 def _adjectives(tokens: list[Token], text: str) -> list[Token]:
-    """"Irregular" is a surface, a margin or a pattern, by the noun it goes with."""
+    """ "Irregular" is a surface, a margin or a pattern, by the noun it goes with."""
     table = lexicon().adjectives
     settled = []
     for position, token in enumerate(tokens):
@@ -52,33 +51,38 @@ def _adjectives(tokens: list[Token], text: str) -> list[Token]:
         if meanings is None or token.kind in ("lesion", "site", "ignored"):
             settled.append(token)
             continue
-        topic = _topic(tokens, position)
+        topic = _topic(tokens, position, text)
         if topic in meanings:
             aspect, _, value = meanings[topic].partition(".")
             settled.append(replace(token, kind="attribute", value=(aspect, value)))
-        elif token.kind == "attribute" and topic in (None, "surface", "colour"):
-            settled.append(token)
-        elif token.kind in ("normal", "background"):
+        elif token.kind in ("normal", "background") or (
+            token.kind == "attribute" and topic in (None, "surface", "colour")
+        ):
             settled.append(token)
         else:
             settled.append(replace(token, kind="aside"))
     return settled
 
 
-def _topic(tokens: Sequence[Token], position: int) -> str | None:
+def _topic(tokens: Sequence[Token], position: int, text: str) -> str | None:
     """The topic noun an adjective belongs to: next in its noun phrase, else before it."""
     chain = ("attribute", "adjective", "stop")  # "a clear but irregular margin"
     after = position + 1
     while after < len(tokens) and (
         tokens[after].kind in chain or _is_separator(tokens[after], frozenset({",", "and"}))
     ):
-        if _is_separator(tokens[after]) and after + 1 < len(tokens) and tokens[after + 1].kind not in chain:
+        if text[tokens[after - 1].end : tokens[after].start].strip():
+            break  # other words end the noun phrase: "smooth, with clear borders"
+        following = tokens[after + 1].kind if after + 1 < len(tokens) else ""
+        if _is_separator(tokens[after]) and following not in chain:
             break
         after += 1
-    if after < len(tokens) and tokens[after].kind == "topic":
-        between = tokens[after].start - tokens[after - 1].end
-        if between <= 1 or tokens[after - 1].kind == "separator" and between <= 1:
-            return tokens[after].value
+    if (
+        after < len(tokens)
+        and tokens[after].kind == "topic"
+        and tokens[after].start - tokens[after - 1].end <= 1
+    ):
+        return tokens[after].value
     for token in reversed(tokens[:position]):
         if token.kind == "topic":
             return token.value
@@ -137,9 +141,7 @@ def _denied_after(tokens: Sequence[Token], position: int, text: str) -> list[int
     return reached
 
 
-def _list_goes_on(
-    tokens: Sequence[Token], comma: int, text: str, chinese: bool, cue: int
-) -> bool:
+def _list_goes_on(tokens: Sequence[Token], comma: int, text: str, chinese: bool, cue: int) -> bool:
     """Whether what follows a comma is still on the list of denied things."""
     following = tokens[comma + 1]
     if following.kind == "attribute" and following.value[0] not in ("secondary_features",):
@@ -212,7 +214,8 @@ def _noun_after(tokens: Sequence[Token], position: int, stop: int) -> range:
 def _dated(tokens: Sequence[Token], phrase: range, text: str) -> range:
     """What a date puts in the past: its phrase, and its clause when the phrase is the predicate."""
     kinds = {tokens[index].kind for index in phrase}
-    if "treatment" not in kinds or kinds & {"lesion", "weak_lesion"}:
+    said = text[tokens[phrase.start].start : tokens[phrase.stop - 1].end]
+    if not _REMOVED.search(said.lower()) or kinds & {"lesion", "weak_lesion"}:
         return phrase
     start = phrase.start
     while start > 0 and not _is_separator(tokens[start - 1], frozenset({";", "|"})):
@@ -225,7 +228,7 @@ def _other_subjects(tokens: list[Token], text: str) -> list[Token]:
     aside = [False] * len(tokens)
     for phrase in phrases(tokens):
         kinds = [tokens[index].kind for index in phrase]
-        lesion = "lesion" in kinds or "weak_lesion" in kinds
+        lesion = not {"lesion", "weak_lesion", "lst"}.isdisjoint(kinds)
         backgrounds = [
             index
             for index in phrase

@@ -22,11 +22,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence (list marker stripped); ``paragraph`` counts the lines of the section."""
+    """One sentence, list marker stripped; ``entry`` is the marker's number.
+
+    ``paragraph`` counts the lines of the section.
+    """
 
     start: int
     end: int
     paragraph: int
+    entry: int | None = None
 
 
 @cache
@@ -72,14 +76,17 @@ def sentences(folded: Folded, section: Section) -> Iterator[Sentence]:
 
 def _sentence(text: str, start: int, stop: int, paragraph: int) -> Iterator[Sentence]:
     marker = _MARKER.match(text, start, stop)
+    entry = None
     if marker:
+        number = re.search(r"\d+", marker[0])
+        entry = int(number[0]) if number else None
         start = marker.end()
     while start < stop and text[start] in " \n":
         start += 1
     while stop > start and text[stop - 1] in " \n":
         stop -= 1
     if stop > start:
-        yield Sentence(start, stop, paragraph)
+        yield Sentence(start, stop, paragraph, entry)
 
 
 def _ends_sentence(text: str, start: int, match: re.Match) -> bool:

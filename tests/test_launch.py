@@ -1,0 +1,182 @@
+"""Every launcher, run as a person runs it: a process, files in, files out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY_MODEL = [
+    f"--config.model.{key}={value}"
+    for key, value in {
+        "vision.image_size": 32,
+        "vision.patch_size": 16,
+        "vision.width": 32,
+        "vision.layers": 1,
+        "vision.heads": 1,
+        "text.width": 16,
+        "text.layers": 1,
+        "text.heads": 1,
+        "embed_dim": 16,
+    }.items()
+]
+TINY_STAGES = [
+    f"--config.{stage}.{key}={value}"
+    for stage, batch in {"stage1": 16, "stage2": 4, "stage3": 4, "clip": 16}.items()
+    for key, value in {"global_batch": batch, "epochs": 1, "warmup_epochs": 1}.items()
+]
+TINY = [*TINY_MODEL, *TINY_STAGES, "--config.eval.bootstrap_draws=20"]
+
+
+def launch(script, *arguments, cwd, code=0):
+    """Runs a launcher from another folder; no traceback may ever be shown."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / script), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tiny_shards, tiny_cohort, tmp_path_factory):
+    """One pipeline on prepared shards: its workdir, and what was printed."""
+    cwd = tmp_path_factory.mktemp("elsewhere")
+    workdir = tmp_path_factory.mktemp("runs") / "pipeline"
+    arguments = [
+        "main.py",
+        "--config=configs/pipeline.py",
+        f"--workdir={workdir}",
+        f"--config.data.shards={tiny_shards}",
+        f"--config.eval.malignancy={tiny_cohort / 'polyps'}",
+        "--config.preset=demo",
+        *TINY,
+    ]
+    return workdir, launch(*arguments, cwd=cwd), arguments
+
+
+def test_pipeline_leaves_what_the_method_names(run):
+    workdir, done, _ = run
+    for name in ("stage1_round1", "stage1_round2", "stage2", "stage3", "clip"):
+        (step,) = [p for p in (workdir / name / "checkpoints").iterdir() if p.name.isdigit()]
+        assert {"state", "meta"} <= {entry.name for entry in step.iterdir()}
+        assert (workdir / name / "metrics.jsonl").read_text().strip()
+        assert list((workdir / name).glob("events.out.*"))
+    assert (workdir / "stage1_round2" / "selection.npz").is_file()
+    assert "report:" in done.stdout
+    page = (workdir / "report" / "index.html").read_text()
+    assert "not a medical device" in page and "<script" not in page
+
+
+def test_results_have_every_model_task_and_setting(run):
+    workdir, _, _ = run
+    results = json.loads((workdir / "results.json").read_text())
+    assert {"schema", "seed", "commit", "hardware", "seconds", "rows"} <= results.keys()
+    found = {(row["model"], row["task"], row["setting"], row["metric"]) for row in results["rows"]}
+    for model in ("Endo-CLIP", "CLIP (trained here)", "untrained"):
+        for task in ("detection", "malignancy"):
+            for metric in ("auroc", "aupr"):
+                assert (model, task, "zero-shot", metric) in found
+    assert ("Endo-CLIP", "malignancy", "zero-shot P0", "auroc") in found
+    assert ("Endo-CLIP", "selection", "after round 2", "precision") in found
+    assert all(0 <= row["value"] <= 1 for row in results["rows"])
+
+
+def test_second_run_says_done_and_trains_nothing(run, tmp_path):
+    workdir, _, arguments = run
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("checkpoints/*/state/*")}
+    done = launch(*arguments, cwd=tmp_path)
+    assert all(f"{stage}: done already" in done.stdout for stage in ("stage1", "stage2", "stage3"))
+    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("checkpoints/*/state/*")}
+
+
+def test_workdir_of_another_run_is_refused(run, tmp_path):
+    _, _, arguments = run
+    done = launch(*arguments, "--config.seed=1", cwd=tmp_path, code=2)
+    assert "seed=0" in done.stderr and "--workdir" in done.stderr
+    done = launch(*arguments, "--config.stage2.learning_rate=0.5", cwd=tmp_path, code=2)
+    assert "stage2.learning_rate" in done.stderr
+
+
+def test_evaluate_scores_a_labelled_folder(run, tiny_cohort, tmp_path):
+    workdir, _, _ = run
+    done = launch(
+        "evaluate.py",
+        f"--checkpoint={workdir / 'stage3'}",
+        f"--data={tiny_cohort / 'polyps'}",
+        f"--out={tmp_path / 'out'}",
+        cwd=tmp_path,
+    )
+    assert "malignancy" in done.stdout
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert {row["task"] for row in rows} == {"malignancy"}
+
+
+def test_demonstration_makes_what_stage3_needs(tmp_path):
+    """`--config=configs/stage3.py` on a bare workdir, with a cohort small enough for a test."""
+    sizes = {"train": 30, "validation": 6, "test": 4, "frames": 6, "polyps": 5, "side": 48}
+    done = launch(
+        "main.py",
+        "--config=configs/stage3.py",
+        f"--workdir={tmp_path / 'run'}",
+        *[f"--config.cohort.{key}={value}" for key, value in sizes.items()],
+        *TINY,
+        "--config.stage1.global_batch=8",
+        cwd=tmp_path,
+    )
+    assert "DEMONSTRATION" in done.stdout and "--config.data.shards=DIR" in done.stdout
+    assert "stage3 is done" in done.stdout
+    assert not (tmp_path / "run" / "clip").exists()
+
+
+def test_real_run_stops_where_an_earlier_stage_is_missing(tiny_shards, tmp_path):
+    done = launch(
+        "main.py",
+        "--config=configs/stage2.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.shards={tiny_shards}",
+        "--config.preset=demo",
+        *TINY,
+        cwd=tmp_path,
+        code=2,
+    )
+    assert "configs/stage1.py" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ([], "--config is missing"),
+        (["--config=configs/stage9.py"], "configs/stage9.py"),
+        (["--config=configs/stage1.py", "--config.nothing=1"], "nothing"),
+        (["--config=configs/stage1.py", "--config.seed=x"], "seed"),
+        (["--config=configs/stage1.py", "--config.stage3.attention=cross"], "literal"),
+        (["--config=configs/stage1.py", "--config.data.shards=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--config=configs/stage1.py", "--unknown=1"], "unknown"),
+    ],
+)
+def test_main_says_what_is_wrong_in_one_line(arguments, named, tmp_path):
+    done = launch("main.py", *arguments, f"--workdir={tmp_path / 'run'}", cwd=tmp_path, code=2)
+    assert named in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("run/stage*"))
+
+
+def test_batch_too_large_names_the_largest_that_fits(tiny_shards, tmp_path):
+    done = launch(
+        "main.py",
+        "--config=configs/stage1.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.shards={tiny_shards}",
+        "--config.preset=demo",
+        *TINY,
+        "--config.stage1.global_batch=4096",
+        cwd=tmp_path,
+        code=2,
+    )
+    assert "largest that fits is 40" in done.stderr

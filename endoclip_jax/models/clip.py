@@ -97,7 +97,7 @@ VIT_B32 = CLIPConfig(
 )
 
 DEMO = CLIPConfig(
-    vision=VisionConfig(image_size=64, patch_size=8, width=128, layers=4, heads=4),
+    vision=VisionConfig(image_size=64, patch_size=16, width=128, layers=4, heads=2),
     text=TextConfig(width=64, layers=2, heads=2),
     embed_dim=64,
 )

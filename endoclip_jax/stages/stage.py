@@ -98,10 +98,12 @@ def split_loaders(
         "process_count": setting.process_count,
     }
     rows, candidates = drawn(setting.train_split)
-    if len(rows) < global_batch:
+    # A patient may have several examinations, but stands in a batch once.
+    patients = len(np.unique(setting.index.records["patient"][rows]))
+    if patients < global_batch:
         raise UserError(
-            f"{stage} has {len(rows)} {kind} but its batch is {global_batch}: "
-            f"the largest that fits is {len(rows)} (--config.{stage}.global_batch={len(rows)})"
+            f"{stage} has {patients} {kind} but its batch is {global_batch}: "
+            f"the largest that fits is {patients} (--config.{stage}.global_batch={patients})"
         )
     training = make(
         setting.index, records=rows, candidates=candidates, global_batch=global_batch,

@@ -135,7 +135,7 @@ def _tube(
     folds: tuple[int, int], view: str, narrowing: float, reach: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Light (falling off with depth) and relief (px) of a tube with folds, in polar coordinates."""
-    bins = ((angle + np.float32(np.pi)) * np.float32(_ANGLES / (2 * np.pi))).astype(np.int32)
+    bins = ((angle + np.float32(np.pi)) * np.float32(_ANGLES / (2 * np.pi))).astype(np.intp)
     bins %= _ANGLES
     triangular = rng.uniform(0.06, 0.16) if rng.random() < 0.3 else 0.0
     throat = rng.uniform(0.3, 0.6) if view == "wall" else rng.uniform(0.16, 0.38) * narrowing

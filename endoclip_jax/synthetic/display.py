@@ -6,6 +6,7 @@ about its content.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +58,16 @@ def _field_mask(rng: np.random.Generator, shape: str, height: int, width: int) -
     return Image.fromarray((255 * np.clip(margin, 0.0, 1.0)).astype(np.uint8))
 
 
+@functools.cache
+def _font() -> ImageFont.ImageFont:
+    return ImageFont.load_default_imagefont()
+
+
 def _write_overlay(rng: np.random.Generator, screen: Image.Image, left: int) -> None:
     """Date, time, codes and arrows in the left margin, clipped before the field of view."""
     strip = screen.crop((0, 0, left - 1, HEIGHT))
     draw = ImageDraw.Draw(strip)
-    font = ImageFont.load_default_imagefont()
+    font = _font()
     shade = int(rng.integers(150, 240))
     ink = (shade, shade, int(shade * rng.uniform(0.8, 1.0)))
     day, month, year = rng.integers(1, 29), rng.integers(1, 13), rng.integers(2012, 2024)

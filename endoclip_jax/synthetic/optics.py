@@ -15,7 +15,7 @@ _LEVELS = 2048
 _BRIGHTEST = 3.0
 _SCATTERED = 0.3
 # Set once so that a cohort's mean colour is that of EndoKED's normalisation (domain notes, 4.3).
-_GAINS = (0.98, 1.06, 0.98)
+_GAINS = (0.98, 1.06, 1.01)
 _HIGHLIGHT = (252.0, 250.0, 246.0)
 
 
@@ -54,7 +54,7 @@ def shade(rng: np.random.Generator, scene: Scene, camera: Camera) -> Image.Image
     for channel in range(3):
         level = scene.albedo[channel] * light
         np.clip(level, 0, _LEVELS - 1, out=level)
-        plane = curves[channel].take(level.astype(np.int16))
+        plane = curves[channel].take(level.astype(np.intp))
         plane += reflected * (np.float32(_HIGHLIGHT[channel]) - plane)
         plane += grain
         planes.append(Image.fromarray(np.clip(plane, 0, 255, out=plane).astype(np.uint8)))

@@ -151,7 +151,7 @@ def window(rng: np.random.Generator, name: str, height: int, width: int) -> np.n
 
 def lookup(names: Sequence[str], u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
     """Nearest texels of several atlases at columns `u`, rows `v` (floats, wrapping around)."""
-    index = (v.astype(np.int32) & (SIZE - 1)) * SIZE + (u.astype(np.int32) & (SIZE - 1))
+    index = (v.astype(np.intp) & (SIZE - 1)) * SIZE + (u.astype(np.intp) & (SIZE - 1))
     return [atlas(name).ravel().take(index) for name in names]
 
 
@@ -159,7 +159,7 @@ def lookup_smooth(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Bilinear interpolation at columns `u`, rows `v` (float texels, wrapping around)."""
     column, row = np.floor(u), np.floor(v)
     right, below = (u - column).astype(np.float32), (v - row).astype(np.float32)
-    column, row = column.astype(np.int32), row.astype(np.int32)
+    column, row = column.astype(np.intp), row.astype(np.intp)
     flat, last = atlas(name).ravel(), SIZE - 1
     near, far = (row & last) * SIZE, ((row + 1) & last) * SIZE
     west, east = column & last, (column + 1) & last

@@ -223,8 +223,10 @@ def test_two_sentences_equal_gathered_texts(seed, size, logit_scale, kind, maske
     close(metrics["excess"], expected["loss"] - expected["entropy"])
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-@pytest.mark.parametrize(("target", "norm"), OPTIONS)
+@pytest.mark.parametrize(
+    ("target", "norm", "devices"),
+    [(*option, 8) for option in OPTIONS] + [("morphology", "l1", 2), ("morphology", "l1", 4)],
+)
 def test_any_number_of_devices_gives_the_global_loss(target, norm, devices):
     batch = {name: jnp.asarray(x) for name, x in random_batch(21, 16).items()}
     valid = jnp.arange(16) < 13

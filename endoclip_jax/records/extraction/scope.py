@@ -71,7 +71,9 @@ def _topic(tokens: Sequence[Token], position: int, text: str) -> str | None:
     while after < len(tokens) and (
         tokens[after].kind in chain or _is_separator(tokens[after], frozenset({",", "and"}))
     ):
-        if text[tokens[after - 1].end : tokens[after].start].strip():
+        word = text[tokens[after].start : tokens[after].end].lower()
+        contrast = tokens[after].kind != "stop" or word in ("but", "yet", "though", "但")
+        if text[tokens[after - 1].end : tokens[after].start].strip() or not contrast:
             break  # other words end the noun phrase: "smooth, with clear borders"
         following = tokens[after + 1].kind if after + 1 < len(tokens) else ""
         if _is_separator(tokens[after]) and following not in chain:

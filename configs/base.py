@@ -115,31 +115,32 @@ def get_config() -> ConfigDict:
                     "image_size": 64,
                     "patch_size": 16,
                     "width": 128,
-                    "layers": 4,
-                    "heads": 2,
+                    "layers": 2,
+                    "heads": 16,
                 },
                 "text": {"width": 64, "layers": 2, "heads": 2},
                 "embed_dim": 64,
             },
             "stage1": {
-                "epochs": 80,
-                "warmup_epochs": 8,
-                "global_batch": 128,
+                "epochs": 100,
+                "warmup_epochs": 10,
+                "global_batch": 64,
                 "learning_rate": 1e-3,
+                "freeze_text": True,  # trained from scratch on two sentences it collapses
             },
             "stage2": {
-                "epochs": 80,
-                "warmup_epochs": 8,
+                "epochs": 120,
+                "warmup_epochs": 10,
                 "global_batch": 64,
                 "learning_rate": 5e-4,
             },
             "stage3": {
-                "epochs": 40,
-                "warmup_epochs": 4,
+                "epochs": 50,
+                "warmup_epochs": 5,
                 "global_batch": 32,
-                "learning_rate": 3e-4,
+                "learning_rate": 5e-4,
             },
-            "clip": {"warmup_epochs": 8, "global_batch": 128, "learning_rate": 1e-3},
+            "clip": {"warmup_epochs": 10, "global_batch": 64, "learning_rate": 1e-3},
         }
     )
     return config

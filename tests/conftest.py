@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
-install_import_hook("endoclip_jax", "beartype.beartype")
+install_import_hook("endoclip_jax", "typechecker.beartype")
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 TINY_COHORT = {"train": 40, "validation": 16, "test": 16}

@@ -21,7 +21,7 @@ Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 class TrainState:
     """Parameters, optimizer state and the number of updates made: with the data, a full cursor."""
 
-    step: jax.Array
+    step: Any  # a scalar; as of every leaf, tree transformations may put anything in its place
     params: Any
     opt_state: Any
 

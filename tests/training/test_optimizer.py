@@ -67,9 +67,14 @@ def test_updates_equal_adamw_by_hand():
     state = optimizer.init(params)
     rng = np.random.default_rng(0)
     grads = [float(rng.normal()) * 1e-2 for _ in range(8)]  # global norm below the clip
-    for grad in grads:
+
+    @jax.jit
+    def update(grad, state, params):
         updates, state = optimizer.update(filled(params, grad), state, params)
-        params = jax.tree.map(jnp.add, params, updates)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    for grad in grads:
+        params, state = update(grad, state, params)
     kernel = adamw_by_hand(1.0, grads, schedule, 0.2)
     bias = adamw_by_hand(1.0, grads, schedule, 0.0)
     np.testing.assert_allclose(params["clip"]["vision"]["up"]["kernel"], kernel, rtol=2e-5)
@@ -81,9 +86,9 @@ def test_gradients_are_clipped_to_global_norm_one():
     optimizer = make_optimizer(Schedule(10, 1, 1.0), 0.0)
     params = {"kernel": jnp.zeros(4)}
     big, unit = jnp.asarray([30.0, 40.0, 0.0, 0.0]), jnp.asarray([0.6, 0.8, 0.0, 0.0])
+    update = jax.jit(optimizer.update)
     states = [
-        optimizer.update({"kernel": grad}, optimizer.init(params), params)[1]
-        for grad in (big, unit)
+        update({"kernel": grad}, optimizer.init(params), params)[1] for grad in (big, unit)
     ]
     for left, right in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
@@ -92,11 +97,16 @@ def test_gradients_are_clipped_to_global_norm_one():
 def test_frozen_prefix_never_moves():
     optimizer = make_optimizer(Schedule(10, 1, 1.0), 0.2, [("clip", "text")])
     params = jax.tree.map(jnp.asarray, PARAMS)
-    state = optimizer.init(params)
     grads = jax.tree.map(jnp.ones_like, params)
-    for _ in range(3):
+
+    @jax.jit
+    def update(state, params):
         updates, state = optimizer.update(grads, state, params)
-        params = jax.tree.map(jnp.add, params, updates)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(3):
+        params, state = update(state, params)
     np.testing.assert_array_equal(
         params["clip"]["text"]["token_embedding"], PARAMS["clip"]["text"]["token_embedding"]
     )

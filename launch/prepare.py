@@ -6,11 +6,14 @@ python launch/prepare.py --records=FOLDER --out=FOLDER
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from endoclip_jax.errors import UserError, exit_with
-from endoclip_jax.records.privacy import read_salt
-from endoclip_jax.shards.prepare import prepare
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from endoclip_jax.errors import UserError, exit_with  # noqa: E402
+from endoclip_jax.records.privacy import read_salt  # noqa: E402
+from endoclip_jax.shards.prepare import prepare  # noqa: E402
 
 
 def _shares(text: str) -> tuple[float, float, float]:

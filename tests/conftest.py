@@ -6,6 +6,9 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# As JAX's own tests: nearly all time here is compilation, and optimising takes most of that.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # scikit-learn beside another worker
 
 import pytest
 from absl import flags
@@ -13,6 +16,19 @@ from jaxtyping import install_import_hook
 
 install_import_hook("endoclip_jax", "typechecker.beartype")
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Under `-n` a file stays in one process, which compiles and draws what its tests share once.
+
+    Files go out as collected: test_launch.py, the longest, first.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
 
 TINY_COHORT = {"train": 40, "validation": 16, "test": 16}
 

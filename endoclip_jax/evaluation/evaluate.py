@@ -106,7 +106,8 @@ def evaluate_malignancy(
         known = np.isin(truth.vienna, BENIGN + MALIGNANT)
         if not known.all() and not result.notes:
             result.notes.append(
-                f"malignancy: {int((~known).sum())} frames of Vienna class 2 or unknown are left out"
+                f"malignancy: {int((~known).sum())} frames of Vienna class 2 or unknown "
+                "are left out"
             )
         features, truth = features[known], _where(truth, known)
         labels = np.isin(truth.vienna, MALIGNANT).astype(np.int64)

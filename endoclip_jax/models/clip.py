@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -143,7 +144,11 @@ class CLIP(nn.Module):
 
 def initial_params(model: CLIP, seed: int) -> dict[str, Any]:
     """CLIP's initialisation from a seed, as host arrays."""
+    return jax.device_get(_initialised(model, jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # one compilation, not one for each operation
+def _initialised(model: CLIP, key: jax.Array) -> dict[str, Any]:
     size, last_id = model.config.vision.image_size, model.config.text.vocab_size - 1
     ids = jnp.zeros((1, 8), jnp.int32).at[:, -1].set(last_id)
-    variables = model.init(jax.random.key(seed), jnp.zeros((1, size, size, 3)), ids)
-    return jax.device_get(variables["params"])
+    return dict(model.init(key, jnp.zeros((1, size, size, 3)), ids)["params"])

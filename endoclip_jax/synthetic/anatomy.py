@@ -40,10 +40,16 @@ class Scene:
 
 
 _WLI_MUCOSA = np.array(
-    [[0.84, 0.50, 0.40], [0.86, 0.52, 0.33], [0.80, 0.44, 0.37], [0.84, 0.56, 0.44],
-     [0.82, 0.45, 0.27]], np.float32)
-_NBI_MUCOSA = np.array(
-    [[0.50, 0.53, 0.42], [0.46, 0.55, 0.47], [0.56, 0.52, 0.39]], np.float32)
+    [
+        [0.84, 0.50, 0.40],
+        [0.86, 0.52, 0.33],
+        [0.80, 0.44, 0.37],
+        [0.84, 0.56, 0.44],
+        [0.82, 0.45, 0.27],
+    ],
+    np.float32,
+)
+_NBI_MUCOSA = np.array([[0.50, 0.53, 0.42], [0.46, 0.55, 0.47], [0.56, 0.52, 0.39]], np.float32)
 
 
 def _mucosa_colour(rng: np.random.Generator, imaging: str) -> np.ndarray:
@@ -104,9 +110,16 @@ def open_scene(
     angle = np.arctan2(dy, np.broadcast_to(dx, dy.shape))
 
     # Tube and light vary slowly: half the resolution is enough for them.
-    light, relief = _tube(rng, radius[::2, ::2], angle[::2, ::2], unit=unit, folds=folds,
-                          view=view, narrowing=narrowing,
-                          reach=float(np.hypot(*lumen)) / unit + 1.2)
+    light, relief = _tube(
+        rng,
+        radius[::2, ::2],
+        angle[::2, ::2],
+        unit=unit,
+        folds=folds,
+        view=view,
+        narrowing=narrowing,
+        reach=float(np.hypot(*lumen)) / unit + 1.2,
+    )
     light *= _lamp_falloff(rng, x[:, ::2], y[::2], lamp, unit)
     light, relief = _enlarge(light, height, width), _enlarge(relief, height, width)
 
@@ -131,8 +144,15 @@ def _enlarge(field: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _tube(
-    rng: np.random.Generator, radius: np.ndarray, angle: np.ndarray, *, unit: float,
-    folds: tuple[int, int], view: str, narrowing: float, reach: float,
+    rng: np.random.Generator,
+    radius: np.ndarray,
+    angle: np.ndarray,
+    *,
+    unit: float,
+    folds: tuple[int, int],
+    view: str,
+    narrowing: float,
+    reach: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Light (falling off with depth) and relief (px) of a tube with folds, in polar coordinates."""
     bins = ((angle + np.float32(np.pi)) * np.float32(_ANGLES / (2 * np.pi))).astype(np.intp)
@@ -157,8 +177,13 @@ def _tube(
 
 
 def _add_fold(
-    rng: np.random.Generator, light: np.ndarray, relief: np.ndarray, radius: np.ndarray,
-    bins: np.ndarray, ring: np.ndarray, unit: float,
+    rng: np.random.Generator,
+    light: np.ndarray,
+    relief: np.ndarray,
+    radius: np.ndarray,
+    bins: np.ndarray,
+    ring: np.ndarray,
+    unit: float,
 ) -> None:
     """One crescent fold: a lit face outside its edge, the wall behind it in shadow (in place)."""
     angle, _ = _ring_basis()
@@ -191,8 +216,14 @@ def _lamp_falloff(
 
 
 def _mucosa(
-    rng: np.random.Generator, base: np.ndarray, angle: np.ndarray, radius: np.ndarray,
-    height: int, width: int, imaging: str, vessel_strength: float,
+    rng: np.random.Generator,
+    base: np.ndarray,
+    angle: np.ndarray,
+    radius: np.ndarray,
+    height: int,
+    width: int,
+    imaging: str,
+    vessel_strength: float,
 ) -> np.ndarray:
     """Albedo `[3, H, W]` with mottling and branching vessels that follow the wall."""
     mottling = np.float32(rng.uniform(0.015, 0.05)) * window(rng, "patch", height, width)

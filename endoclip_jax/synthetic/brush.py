@@ -12,7 +12,11 @@ Area = tuple[slice, slice]
 
 
 def oval(
-    scene: Scene, centre: tuple[float, float], length: float, breadth: float, bearing: float,
+    scene: Scene,
+    centre: tuple[float, float],
+    length: float,
+    breadth: float,
+    bearing: float,
     reach: float = 1.1,
 ) -> tuple[Area, np.ndarray, np.ndarray, np.ndarray]:
     """The part of the frame round an ellipse: `(area, dx, dy, rho)`, `rho = 1` on the ellipse.

@@ -29,8 +29,9 @@ def sample_display(rng: np.random.Generator) -> Display:
     """A screen layout: field shape, place and text."""
     height = int(HEIGHT * rng.uniform(0.75, 0.85))
     shape = rng.choice(("octagon", "rounded", "circle"), p=(0.62, 0.24, 0.14))
-    aspect = {"octagon": rng.uniform(1.14, 1.28), "rounded": rng.uniform(1.05, 1.2),
-              "circle": 1.0}[str(shape)]
+    aspect = {"octagon": rng.uniform(1.14, 1.28), "rounded": rng.uniform(1.05, 1.2), "circle": 1.0}[
+        str(shape)
+    ]
     width = int(height * aspect)
     left = WIDTH - width - int(rng.integers(3, 16))
     top = (HEIGHT - height) // 2 + int(rng.integers(-8, 9))
@@ -46,8 +47,10 @@ def _field_mask(rng: np.random.Generator, shape: str, height: int, width: int) -
     half_width, half_height = np.float32(width / 2), np.float32(height / 2)
     if shape == "octagon":
         cut = np.float32(rng.uniform(0.36, 0.56)) * half_height
-        margin = np.minimum(np.minimum(half_width - x, half_height - y),
-                            (half_width + half_height - cut - x - y) * np.float32(0.7071))
+        margin = np.minimum(
+            np.minimum(half_width - x, half_height - y),
+            (half_width + half_height - cut - x - y) * np.float32(0.7071),
+        )
     elif shape == "rounded":
         corner = np.float32(rng.uniform(0.2, 0.45)) * half_height
         inset_x = np.maximum(x - (half_width - corner), 0.0)
@@ -72,10 +75,15 @@ def _write_overlay(rng: np.random.Generator, screen: Image.Image, left: int) -> 
     ink = (shade, shade, int(shade * rng.uniform(0.8, 1.0)))
     day, month, year = rng.integers(1, 29), rng.integers(1, 13), rng.integers(2012, 2024)
     hour, minute, second = rng.integers(7, 19), rng.integers(0, 60), rng.integers(0, 60)
-    lines = [f"{day:02d}/{month:02d}/{year}", f"{hour:02d}:{minute:02d}:{second:02d}",
-             f"Ct:{'NA'[rng.integers(2)]} Eh:{'AB'[rng.integers(2)]}{rng.integers(1, 9)}",
-             f"CVP:{rng.integers(1, 20)}", f"D.F:{rng.integers(1, 9)}",
-             "NBI" if rng.random() < 0.2 else "", f"No.{rng.integers(1, 99):02d}"]
+    lines = [
+        f"{day:02d}/{month:02d}/{year}",
+        f"{hour:02d}:{minute:02d}:{second:02d}",
+        f"Ct:{'NA'[rng.integers(2)]} Eh:{'AB'[rng.integers(2)]}{rng.integers(1, 9)}",
+        f"CVP:{rng.integers(1, 20)}",
+        f"D.F:{rng.integers(1, 9)}",
+        "NBI" if rng.random() < 0.2 else "",
+        f"No.{rng.integers(1, 99):02d}",
+    ]
     row = int(rng.integers(8, 40))
     for line in lines:
         if rng.random() < 0.7:

@@ -35,14 +35,30 @@ def sample_scene(rng: np.random.Generator, positive: bool, has_lesion: bool) -> 
     4.3).  With a lesion: mostly clean mucosa, a tenth with an instrument beside it.
     """
     if has_lesion:
-        groups = {("clean",): 0.72, _FLUID: 0.14, ("forceps", "snare"): 0.10,
-                  ("diverticula",): 0.04}
+        groups = {
+            ("clean",): 0.72,
+            _FLUID: 0.14,
+            ("forceps", "snare"): 0.10,
+            ("diverticula",): 0.04,
+        }
     elif positive:
-        groups = {("clean",): 0.45, _LANDMARKS: 0.20, _POOR: 0.15, _FLUID: 0.10,
-                  _PATHOLOGY: 0.04, _PROCEDURE: 0.06}
+        groups = {
+            ("clean",): 0.45,
+            _LANDMARKS: 0.20,
+            _POOR: 0.15,
+            _FLUID: 0.10,
+            _PATHOLOGY: 0.04,
+            _PROCEDURE: 0.06,
+        }
     else:
-        groups = {("clean",): 0.45, _LANDMARKS: 0.20, _POOR: 0.15, _FLUID: 0.10,
-                  _PATHOLOGY: 0.085, ("forceps",): 0.015}
+        groups = {
+            ("clean",): 0.45,
+            _LANDMARKS: 0.20,
+            _POOR: 0.15,
+            _FLUID: 0.10,
+            _PATHOLOGY: 0.085,
+            ("forceps",): 0.015,
+        }
     group = list(groups)[rng.choice(len(groups), p=list(groups.values()))]
     return str(rng.choice(group))
 
@@ -76,8 +92,13 @@ def render_frame(
 
 
 def _render_field(
-    rng: np.random.Generator, height: int, width: int, lesion: DrawableLesion | None,
-    scene: str, imaging: str, indicative: bool,
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    lesion: DrawableLesion | None,
+    scene: str,
+    imaging: str,
+    indicative: bool,
 ) -> Image.Image:
     """The rectangle that holds the field of view, RGB."""
     view = str(rng.choice(("tube", "oblique", "wall"), p=_view_shares(lesion, indicative)))
@@ -137,8 +158,9 @@ def _spotlight(scene: Scene, centre: tuple[float, float]) -> None:
 def _camera(rng: np.random.Generator, scene: str, indicative: bool) -> Camera:
     exposure = rng.uniform(1.0, 1.6)
     if indicative:
-        return Camera(float(rng.uniform(1.1, 1.4)), rng.uniform(0.004, 0.012), 0.6,
-                      rng.uniform(1.0, 2.5))
+        return Camera(
+            float(rng.uniform(1.1, 1.4)), rng.uniform(0.004, 0.012), 0.6, rng.uniform(1.0, 2.5)
+        )
     blur = rng.uniform(0.45, 0.85)
     if scene == "blur":
         blur = rng.uniform(3.0, 8.0)
@@ -148,5 +170,6 @@ def _camera(rng: np.random.Generator, scene: str, indicative: bool) -> Camera:
         exposure *= rng.uniform(0.25, 0.5)
     elif rng.random() < 0.10:
         blur = rng.uniform(1.3, 2.6)
-    return Camera(float(exposure), float(rng.uniform(0.004, 0.03)), float(blur),
-                  float(rng.uniform(1.0, 4.5)))
+    return Camera(
+        float(exposure), float(rng.uniform(0.004, 0.03)), float(blur), float(rng.uniform(1.0, 4.5))
+    )

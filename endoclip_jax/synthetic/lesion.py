@@ -62,14 +62,20 @@ class _Site:
 
 
 def _site(
-    rng: np.random.Generator, scene: Scene, centre: tuple[float, float], radius: float,
-    reach: float, attributes: frozenset[str], form: str,
+    rng: np.random.Generator,
+    scene: Scene,
+    centre: tuple[float, float],
+    radius: float,
+    reach: float,
+    attributes: frozenset[str],
+    form: str,
 ) -> _Site:
     height, width = scene.shape
     column, row = centre[0] + (width - 1) / 2, centre[1] + (height - 1) / 2
     rows = slice(max(0, int(row - reach * radius)), min(height, int(row + reach * radius) + 1))
     columns = slice(
-        max(0, int(column - reach * radius)), min(width, int(column + reach * radius) + 1))
+        max(0, int(column - reach * radius)), min(width, int(column + reach * radius) + 1)
+    )
     dx = scene.x[:, columns] - np.float32(centre[0])
     dy = scene.y[rows] - np.float32(centre[1])
     bearing = rng.uniform(0, np.pi)
@@ -83,12 +89,17 @@ def _site(
     outline = np.ones(360)
     wobble = {"LST": 0.10, "mass": 0.10, "IIa": 0.06, "IIc": 0.06, "IIb": 0.08}.get(form, 0.035)
     for order in (2, 3, 4, 5):
-        outline += wobble / order**0.5 * rng.standard_normal() * np.cos(
-            order * angle + rng.uniform(0, 2 * np.pi))
+        outline += (
+            wobble
+            / order**0.5
+            * rng.standard_normal()
+            * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+        )
     if "margin.irregular" in attributes:
         for order in (7, 9, 12, 15):
-            outline += 0.05 * rng.standard_normal() * np.cos(
-                order * angle + rng.uniform(0, 2 * np.pi))
+            outline += (
+                0.05 * rng.standard_normal() * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+            )
     if "surface.lobulated_nodular" in attributes:
         lobes = int(rng.integers(5, 9))
         outline += 0.11 * np.abs(np.cos(0.5 * lobes * angle + rng.uniform(0, 2 * np.pi))) - 0.07
@@ -97,9 +108,10 @@ def _site(
         phase = np.mod(angle + rng.uniform(0, 2 * np.pi), 2 * np.pi / corners) - np.pi / corners
         outline *= 1.06 * np.cos(np.pi / corners) / np.cos(phase)
     outline = np.clip(outline, 0.6, 1.4)
-    bins = ((np.arctan2(across, along) + np.float32(np.pi)) * np.float32(360 / (2 * np.pi)))
-    rho = distance / (np.float32(radius) * outline.astype(np.float32).take(
-        bins.astype(np.int32) % 360))
+    bins = (np.arctan2(across, along) + np.float32(np.pi)) * np.float32(360 / (2 * np.pi))
+    rho = distance / (
+        np.float32(radius) * outline.astype(np.float32).take(bins.astype(np.int32) % 360)
+    )
     softness = rng.uniform(1.5, 2.5)
     if "margin.indistinct" in attributes:
         softness = rng.uniform(0.14, 0.25) * radius + 4.0
@@ -116,7 +128,12 @@ def _core(site: _Site) -> _Site:
     return _Site(
         slice(site.rows.start + cut[0].start, site.rows.start + cut[0].stop),
         slice(site.columns.start + cut[1].start, site.columns.start + cut[1].stop),
-        site.dx[cut], site.dy[cut], site.rho[cut], site.radius, site.inside[cut])
+        site.dx[cut],
+        site.dy[cut],
+        site.rho[cut],
+        site.radius,
+        site.inside[cut],
+    )
 
 
 def _height_profile(
@@ -181,8 +198,10 @@ def _surface(
         for _ in range(int(rng.integers(1, 3))):
             place = rng.uniform(0.0, 0.5) * radius
             bearing, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.28, 0.42) * radius
-            squared = (np.square(site.dx - np.float32(place * np.cos(bearing)))
-                       + np.square(site.dy - np.float32(place * np.sin(bearing)))) / size**2
+            squared = (
+                np.square(site.dx - np.float32(place * np.cos(bearing)))
+                + np.square(site.dy - np.float32(place * np.sin(bearing)))
+            ) / size**2
             nodule = np.sqrt(np.maximum(1.0 - squared * squared, 0.0)).astype(np.float32)
             bumps = np.maximum(bumps, np.float32(0.75 * size) * nodule)
             clefts *= 1.0 - 0.7 * nodule
@@ -190,13 +209,24 @@ def _surface(
     return bumps, np.clip(clefts, 0.0, 0.85)
 
 
-_WLI_TINT = {"colour.same_as_mucosa": (1.0, 1.0, 1.0), "colour.pale_whitish": (1.06, 1.36, 1.46),
-             "colour.red_hyperaemic": (0.98, 0.70, 0.68), "colour.dark_brown": (0.66, 0.56, 0.47)}
-_NBI_TINT = {"colour.same_as_mucosa": (1.0, 1.0, 1.0), "colour.pale_whitish": (1.22, 1.2, 1.18),
-             "colour.red_hyperaemic": (1.05, 0.80, 0.76), "colour.dark_brown": (0.80, 0.60, 0.50)}
-_NBI_MICRO_TINT = {"nonneoplastic_pattern": (1.12, 1.12, 1.10),
-                   "regular_neoplastic_pattern": (1.02, 0.80, 0.68),
-                   "irregular_pattern": (0.92, 0.70, 0.60), "invasive_pattern": (0.80, 0.72, 0.66)}
+_WLI_TINT = {
+    "colour.same_as_mucosa": (1.0, 1.0, 1.0),
+    "colour.pale_whitish": (1.06, 1.36, 1.46),
+    "colour.red_hyperaemic": (0.98, 0.70, 0.68),
+    "colour.dark_brown": (0.66, 0.56, 0.47),
+}
+_NBI_TINT = {
+    "colour.same_as_mucosa": (1.0, 1.0, 1.0),
+    "colour.pale_whitish": (1.22, 1.2, 1.18),
+    "colour.red_hyperaemic": (1.05, 0.80, 0.76),
+    "colour.dark_brown": (0.80, 0.60, 0.50),
+}
+_NBI_MICRO_TINT = {
+    "nonneoplastic_pattern": (1.12, 1.12, 1.10),
+    "regular_neoplastic_pattern": (1.02, 0.80, 0.68),
+    "irregular_pattern": (0.92, 0.70, 0.60),
+    "invasive_pattern": (0.80, 0.72, 0.66),
+}
 
 
 def _tint(attributes: frozenset[str], imaging: str) -> np.ndarray:
@@ -244,8 +274,12 @@ def _microstructure(
 
 
 def draw_lesion(
-    rng: np.random.Generator, scene: Scene, lesion: DrawableLesion, *,
-    centre: tuple[float, float], diameter: float,
+    rng: np.random.Generator,
+    scene: Scene,
+    lesion: DrawableLesion,
+    *,
+    centre: tuple[float, float],
+    diameter: float,
 ) -> None:
     """Draw `lesion` into `scene`, in place: `centre` in px from the field's centre.
 
@@ -304,9 +338,7 @@ def _contact_shadow(
     scene.light[area] *= 1.0 - ring
 
 
-def _converging_folds(
-    rng: np.random.Generator, scene: Scene, site: _Site, area: Area
-) -> None:
+def _converging_folds(rng: np.random.Generator, scene: Scene, site: _Site, area: Area) -> None:
     """Ridges that run to the lesion and end at its edge."""
     angle = np.arctan2(site.dy, site.dx)
     number = int(rng.integers(4, 7))
@@ -315,11 +347,16 @@ def _converging_folds(
     ridge *= np.clip((1.85 - site.rho) * 2.0, 0.0, 1.0)
     scene.relief[area] += np.float32(0.16 * site.radius) * ridge
     scene.light[area] *= 1.0 - 0.25 * np.clip((site.rho - 1.0) * 3.0, 0.0, 1.0) * (
-        1.0 - ridge) * np.clip((1.85 - site.rho) * 2.0, 0.0, 1.0)
+        1.0 - ridge
+    ) * np.clip((1.85 - site.rho) * 2.0, 0.0, 1.0)
 
 
 def _draw_stalk(
-    rng: np.random.Generator, scene: Scene, centre: tuple[float, float], radius: float, *,
+    rng: np.random.Generator,
+    scene: Scene,
+    centre: tuple[float, float],
+    radius: float,
+    *,
     necked: bool,
 ) -> None:
     """The stalk below a head at `centre`; `necked` for the short broad one of type Isp."""
@@ -334,11 +371,13 @@ def _draw_stalk(
     dx, dy = scene.x - np.float32(centre[0]), scene.y - np.float32(centre[1])
     along = np.clip(dx * np.float32(along_x) + dy * np.float32(along_y), 0.0, np.float32(length))
     bend = np.float32(rng.uniform(-0.25, 0.25) * radius) * np.sin(
-        along * np.float32(np.pi / length))
+        along * np.float32(np.pi / length)
+    )
     off_x = dx - along * np.float32(along_x) - bend * np.float32(along_y)
     off_y = dy - along * np.float32(along_y) + bend * np.float32(along_x)
-    flare = np.float32(half_width) * (1.0 + 0.9 * np.square(np.clip(
-        along / np.float32(length) * 2.0 - 1.0, 0.0, 1.0)))
+    flare = np.float32(half_width) * (
+        1.0 + 0.9 * np.square(np.clip(along / np.float32(length) * 2.0 - 1.0, 0.0, 1.0))
+    )
     across = np.sqrt(off_x * off_x + off_y * off_y) / flare
     scene.light *= 1.0 - 0.4 * np.exp(-np.square(np.maximum(across - 0.8, 0.0) / 0.6))
     inside = np.clip((1.0 - across) * np.float32(half_width / 1.8) + 0.5, 0.0, 1.0)
@@ -359,7 +398,7 @@ def _secondary_features(
     nbi = scene.imaging == "nbi"
     shift = rng.uniform(SIZE, 2 * SIZE, 2).astype(np.float32)
     texels = np.float32(30.0 / site.radius)
-    patch, = lookup(("patch",), site.dx * texels + shift[0], site.dy * texels + shift[1])
+    (patch,) = lookup(("patch",), site.dx * texels + shift[0], site.dy * texels + shift[1])
     if "secondary_features.ulcer_erosion" in attributes:
         slough = np.clip((0.5 - site.rho + 0.10 * patch) * 7.0, 0.0, 1.0)
         rim = np.exp(-np.square((site.rho - 0.58 - 0.10 * patch) / 0.12)) * site.inside
@@ -367,8 +406,9 @@ def _secondary_features(
         blend(scene, area, 0.9 * slough, (0.78, 0.80, 0.66) if nbi else (0.92, 0.84, 0.58))
         scene.relief[area] -= np.float32(0.12 * site.radius) * slough
     if "secondary_features.bleeding_friable" in attributes:
-        rough, = lookup(("rough",), site.dx * texels * 2 + shift[1],
-                        site.dy * texels * 0.6 + shift[0])
+        (rough,) = lookup(
+            ("rough",), site.dx * texels * 2 + shift[1], site.dy * texels * 0.6 + shift[0]
+        )
         streaks = np.clip(rough * 1.6 - 1.2, 0.0, 1.0)
         streaks *= np.clip((1.25 - site.rho) * 3.0, 0.0, 1.0)
         ooze = np.clip((0.25 - np.hypot(site.rho - 0.8, patch * 0.3)) * 5.0, 0.0, 1.0)

@@ -71,8 +71,13 @@ def _lens(blur: float) -> ImageFilter.Filter | ImageFilter.Kernel:
 
 
 def _highlights(
-    rng: np.random.Generator, scene: Scene, slope_x: np.ndarray, slope_y: np.ndarray,
-    toward_x: np.ndarray, toward_y: np.ndarray, share: float,
+    rng: np.random.Generator,
+    scene: Scene,
+    slope_x: np.ndarray,
+    slope_y: np.ndarray,
+    toward_x: np.ndarray,
+    toward_y: np.ndarray,
+    share: float,
 ) -> np.ndarray:
     """Strength (0–1) of the mirror image of the lamp: where the wet surface faces it."""
     miss_x, miss_y = slope_x + 0.5 * toward_x, slope_y + 0.5 * toward_y

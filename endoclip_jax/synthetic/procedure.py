@@ -18,15 +18,22 @@ def _blood(scene: Scene) -> tuple[float, float, float]:
 
 
 def draw_rod(
-    rng: np.random.Generator, scene: Scene, tip: tuple[float, float], bearing: float, *,
-    half_width: float, colour: tuple[float, float, float], rings: bool = False,
+    rng: np.random.Generator,
+    scene: Scene,
+    tip: tuple[float, float],
+    bearing: float,
+    *,
+    half_width: float,
+    colour: tuple[float, float, float],
+    rings: bool = False,
 ) -> None:
     """A round rod that comes into the field from `bearing` and ends at `tip` (px from centre)."""
     cos, sin = np.float32(np.cos(bearing)), np.float32(np.sin(bearing))
     dx, dy = scene.x - np.float32(tip[0]), scene.y - np.float32(tip[1])
     along = dx * cos + dy * sin
-    across = (dy * cos - dx * sin) / (np.float32(half_width) * (
-        1.0 + 0.12 * np.maximum(along, 0.0) / np.float32(scene.unit)))
+    across = (dy * cos - dx * sin) / (
+        np.float32(half_width) * (1.0 + 0.12 * np.maximum(along, 0.0) / np.float32(scene.unit))
+    )
     beyond = np.minimum(along, 0.0) / np.float32(half_width)
     rho = np.sqrt(across * across + beyond * beyond)
     scene.light *= 1.0 - 0.35 * np.exp(-np.square(np.maximum(rho - 0.8, 0.0) / 0.5))
@@ -71,8 +78,9 @@ def snare(rng: np.random.Generator, scene: Scene) -> None:
     reach = scene.unit * rng.uniform(0.5, 0.8)
     tip = (reach * np.cos(bearing), reach * np.sin(bearing))
     sheath = ((0.85, 0.87, 0.92), (0.45, 0.55, 0.80))[rng.integers(2)]
-    draw_rod(rng, scene, tip, bearing, half_width=scene.unit * rng.uniform(0.05, 0.08),
-             colour=sheath)
+    draw_rod(
+        rng, scene, tip, bearing, half_width=scene.unit * rng.uniform(0.05, 0.08), colour=sheath
+    )
     length = scene.unit * rng.uniform(0.22, 0.4)
     centre = (tip[0] - length * np.cos(bearing), tip[1] - length * np.sin(bearing))
     breadth = length * rng.uniform(0.45, 0.8)
@@ -86,14 +94,20 @@ def bleeding_wound(rng: np.random.Generator, scene: Scene) -> None:
     """A pale cut with blood that runs down the wall."""
     centre = somewhere(rng, scene, 0.4)
     size = scene.unit * rng.uniform(0.14, 0.3)
-    area, _, _, rho = oval(scene, centre, size, size * rng.uniform(0.5, 0.9),
-                             rng.uniform(0, 3.14), reach=1.4)
+    area, _, _, rho = oval(
+        scene, centre, size, size * rng.uniform(0.5, 0.9), rng.uniform(0, 3.14), reach=1.4
+    )
     ragged = rho + np.float32(0.15) * window(rng, "rough", *rho.shape)
     blend(scene, area, np.clip((1.0 - ragged) * 6.0, 0, 1), (0.85, 0.70, 0.55))
     bearing = rng.uniform(0, 2 * np.pi)
     area, _, _, rho = oval(
-        scene, (centre[0] + size * np.cos(bearing), centre[1] + size * np.sin(bearing)),
-        size * rng.uniform(1.5, 3.0), size * rng.uniform(0.4, 0.8), bearing, reach=1.7)
+        scene,
+        (centre[0] + size * np.cos(bearing), centre[1] + size * np.sin(bearing)),
+        size * rng.uniform(1.5, 3.0),
+        size * rng.uniform(0.4, 0.8),
+        bearing,
+        reach=1.7,
+    )
     pool = np.clip((1.0 - rho + np.float32(0.3) * window(rng, "patch", *rho.shape)) * 4.0, 0, 1)
     blend(scene, area, 0.95 * pool, _blood(scene))
     scene.relief[area] *= 1.0 - 0.7 * pool
@@ -103,8 +117,9 @@ def bleeding_wound(rng: np.random.Generator, scene: Scene) -> None:
 def emr_wound(rng: np.random.Generator, scene: Scene) -> None:
     """A resection site: flat, bluish-white submucosa with a browned rim."""
     centre, size = somewhere(rng, scene, 0.3), scene.unit * rng.uniform(0.25, 0.55)
-    area, _, _, rho = oval(scene, centre, size, size * rng.uniform(0.6, 0.95),
-                           rng.uniform(0, 3.14), reach=1.5)
+    area, _, _, rho = oval(
+        scene, centre, size, size * rng.uniform(0.6, 0.95), rng.uniform(0, 3.14), reach=1.5
+    )
     ragged = rho + np.float32(0.07) * window(rng, "rough", *rho.shape)
     bed = np.clip((1.0 - ragged) * 9.0, 0, 1)
     rim = np.exp(-np.square((ragged - 1.0) / 0.09))

@@ -90,8 +90,12 @@ def _vessel_tree(name: str, trunks: int, trunk_width: float) -> np.ndarray:
             shade = int(np.clip(110 + 60 * width, 0, 255))
             for shift_x in (-SIZE, 0, SIZE):
                 for shift_y in (-SIZE, 0, SIZE):
-                    line = [(x + shift_x) * scale, (y + shift_y) * scale,
-                            (end_x + shift_x) * scale, (end_y + shift_y) * scale]
+                    line = [
+                        (x + shift_x) * scale,
+                        (y + shift_y) * scale,
+                        (end_x + shift_x) * scale,
+                        (end_y + shift_y) * scale,
+                    ]
                     if -60 < line[0] < SIZE * scale + 60 and -60 < line[1] < SIZE * scale + 60:
                         draw.line(line, fill=shade, width=max(1, round(width * scale)))
             x, y, length = end_x, end_y, length - step
@@ -101,8 +105,13 @@ def _vessel_tree(name: str, trunks: int, trunk_width: float) -> np.ndarray:
                 grow(x, y, angle + turn, width * rng.uniform(0.55, 0.8), length * 0.7)
 
     for _ in range(trunks):
-        grow(rng.uniform(0, SIZE), rng.uniform(0, SIZE), rng.uniform(0, 2 * np.pi),
-             trunk_width * rng.uniform(0.6, 1.1), rng.uniform(120, 320))
+        grow(
+            rng.uniform(0, SIZE),
+            rng.uniform(0, SIZE),
+            rng.uniform(0, 2 * np.pi),
+            trunk_width * rng.uniform(0.6, 1.1),
+            rng.uniform(120, 320),
+        )
     reduced = image.resize((SIZE, SIZE), Image.Resampling.BOX)
     return np.asarray(reduced, np.float32) / 255.0
 

@@ -25,7 +25,10 @@ _KEEP_LATEST = 2
 
 @dataclass(frozen=True)
 class Best:
-    """The validation metric that ranks a stage's checkpoints, and whether more is better."""
+    """The validation metric that ranks a stage's checkpoints, and whether more is better.
+
+    `step` stands for no choice: the newest checkpoint is the best.
+    """
 
     metric: str
     larger: bool
@@ -70,7 +73,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta))
             ),
-            metrics=dict(meta.get("validation", {})) or None,
+            metrics={**meta.get("validation", {}), "step": float(step)},
         )
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -122,7 +125,11 @@ def best_step(stage_folder: Path) -> int:
     metas = {step: read_meta(stage_folder, step) for step in steps}
     rule = metas[steps[-1]]["best"]
     best = Best(rule["metric"], rule["larger"])
-    return max(steps, key=lambda step: (best.rank(metas[step].get("validation", {})), step))
+
+    def rank(step: int) -> tuple[float, int]:
+        return best.rank({**metas[step].get("validation", {}), "step": float(step)}), step
+
+    return max(steps, key=rank)
 
 
 def resolve_checkpoint(path: Path, which: str = "best") -> tuple[Path, int]:
@@ -146,16 +153,28 @@ def resolve_checkpoint(path: Path, which: str = "best") -> tuple[Path, int]:
 
 def load_params(stage_folder: Path, step: int) -> tuple[Any, dict[str, Any]]:
     """Parameters as NumPy arrays, wherever they were saved from, and the checkpoint's meta."""
-    folder = stage_folder / "checkpoints" / str(step)
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata((folder / "state").resolve()).item_metadata.tree["params"]
-        restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
-        state = reader.restore(
-            (folder / "state").resolve(),
-            args=ocp.args.PyTreeRestore(
-                item={"params": jax.tree.map(lambda _: 0, dict(tree))},
-                restore_args={"params": restore},
-                partial_restore=True,
+    with ocp.CheckpointManager(
+        (stage_folder / "checkpoints").resolve(),
+        item_names=("state", "meta"),
+        item_handlers={
+            "state": ocp.PyTreeCheckpointHandler(),
+            "meta": ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(create=False),
+    ) as manager:
+        tree = dict(manager.item_metadata(step)["state"].tree["params"])
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    item={"params": jax.tree.map(lambda _: 0, tree)},
+                    restore_args={
+                        "params": jax.tree.map(
+                            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+                        )
+                    },
+                    partial_restore=True,
+                )
             ),
         )
-    return state["params"], read_meta(stage_folder, step)
+    return restored["state"]["params"], read_meta(stage_folder, step)

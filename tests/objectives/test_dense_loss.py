@@ -28,6 +28,9 @@ OPTIONS = [
 ]
 
 
+SIZE = 8  # the same shapes everywhere: each is compiled once for an option
+
+
 def random_batch(seed: int, size: int, width: int = 7, attributes: int = 9) -> dict:
     """Unit embeddings; attributes with duplicate rows, a zero row, and a_v unlike a_t."""
     rng = np.random.default_rng(seed)
@@ -66,15 +69,15 @@ jitted_two_sentence_loss = jax.jit(
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
-    size=st.sampled_from([1, 6]),
+    share=st.sampled_from([0.0, 0.6, 1.0]),
     logit_scale=st.floats(-1.0, 4.6),
     option=st.sampled_from(OPTIONS),
-    masked=st.booleans(),
 )
-def test_value_and_gradients_equal_the_oracle(seed, size, logit_scale, option, masked):
-    batch = random_batch(seed, size)
-    valid = np.random.default_rng(seed).random(size) < (0.6 if masked else 1.1)
-    valid[seed % size] = True
+def test_value_and_gradients_equal_the_oracle(seed, share, logit_scale, option):
+    """One patient, some and all of the eight are valid."""
+    batch = random_batch(seed, SIZE)
+    valid = np.random.default_rng(seed).random(SIZE) < share
+    valid[seed % SIZE] = True
     target, norm = option
     (loss, metrics), (by_v, by_t, by_scale) = value_and_gradients(
         batch, logit_scale, jnp.asarray(valid), target, norm
@@ -123,24 +126,26 @@ def test_the_oracle_gradient_is_the_slope_of_its_value():
 
 @pytest.mark.parametrize(("target", "norm"), OPTIONS)
 def test_invalid_rows_contribute_nothing_whatever_they_hold(target, norm):
-    batch = random_batch(11, 6)
-    padded = {k: np.concatenate([x, np.full((2, x.shape[1]), 9.0, np.float32)])
+    batch = random_batch(11, SIZE)
+    padded = {k: np.concatenate([x, np.full((SIZE, x.shape[1]), 9.0, np.float32)])
               for k, x in batch.items()}  # fmt: skip
     padded["v"][-1] = np.nan
-    valid = jnp.arange(8) < 6
+    valid = jnp.arange(2 * SIZE) < SIZE
     (loss, metrics), gradients = value_and_gradients(padded, 2.0, valid, target, norm)
-    (alone, alone_metrics), alone_gradients = value_and_gradients(batch, 2.0, None, target, norm)
+    (alone, alone_metrics), alone_gradients = value_and_gradients(
+        batch, 2.0, jnp.ones(SIZE, bool), target, norm
+    )
     np.testing.assert_allclose(loss, alone, rtol=1e-6)
     np.testing.assert_allclose(metrics["excess"], alone_metrics["excess"], rtol=1e-5)
     np.testing.assert_allclose(gradients[2], alone_gradients[2], rtol=1e-5, atol=1e-7)
     for got, expected in zip(gradients[:2], alone_gradients[:2], strict=True):
-        np.testing.assert_allclose(got[:6], expected, rtol=1e-5, atol=1e-7)
-        assert not np.any(got[6:])
+        np.testing.assert_allclose(got[:SIZE], expected, rtol=1e-5, atol=1e-7)
+        assert not np.any(got[SIZE:])
 
 
 def test_a_batch_without_a_valid_row_is_zero_with_zero_gradients():
     (loss, _), gradients = value_and_gradients(
-        random_batch(0, 4), 2.0, jnp.zeros(4, bool), "morphology", "l1"
+        random_batch(0, SIZE), 2.0, jnp.zeros(SIZE, bool), "morphology", "l1"
     )
     assert loss == 0
     assert all(not np.any(gradient) for gradient in gradients)
@@ -186,20 +191,20 @@ def test_unusable_targets_are_refused_by_name():
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
-    size=st.sampled_from([1, 7]),
+    share=st.sampled_from([0.0, 0.6, 1.0]),
     logit_scale=st.floats(0.0, 4.6),
     kind=st.sampled_from(["both", "both", "only 0", "only 1"]),
-    masked=st.booleans(),
 )
-def test_two_sentences_equal_gathered_texts(seed, size, logit_scale, kind, masked):
+def test_two_sentences_equal_gathered_texts(seed, share, logit_scale, kind):
     """Identity 1: value, and gradients of images, sentences and logit_scale."""
+    size = 2 * SIZE
     batch = random_batch(seed, size)
     rng = np.random.default_rng(seed)
     sentences = rng.normal(size=(2, 7))
     sentences = (sentences / np.linalg.norm(sentences, axis=1, keepdims=True)).astype(np.float32)
     label = {"both": rng.integers(0, 2, size), "only 0": np.zeros(size), "only 1": np.ones(size)}
     label = label[kind].astype(np.int32)
-    valid = rng.random(size) < (0.6 if masked else 1.1)
+    valid = rng.random(size) < share
     valid[0] = True
 
     (value, metrics), (by_v, by_sentence, by_scale) = jitted_two_sentence_loss(
@@ -228,40 +233,57 @@ def test_two_sentences_equal_gathered_texts(seed, size, logit_scale, kind, maske
     [(*option, 8) for option in OPTIONS] + [("morphology", "l1", 2), ("morphology", "l1", 4)],
 )
 def test_any_number_of_devices_gives_the_global_loss(target, norm, devices):
-    batch = {name: jnp.asarray(x) for name, x in random_batch(21, 16).items()}
-    valid = jnp.arange(16) < 13
+    batch = {name: jnp.asarray(x) for name, x in random_batch(21, 2 * SIZE).items()}
+    valid = jnp.arange(2 * SIZE) < 13
 
     step = jitted_loss(target, norm)
     arguments = (batch["v"], batch["t"], jnp.float32(3.0), batch["a_v"], batch["a_t"], valid)
-    results = []
-    for count in (1, devices):
-        mesh = jax.make_mesh(
-            (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
-        )
-        placed = [
-            jax.device_put(x, NamedSharding(mesh, P("data") if x.ndim else P())) for x in arguments
-        ]
-        results.append(jax.device_get(step(*placed)))
-    ((one, _), one_gradients), ((many, _), many_gradients) = results
+    (one, _), one_gradients = jax.device_get(step(*arguments))
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    placed = [
+        jax.device_put(x, NamedSharding(mesh, P("data") if x.ndim else P())) for x in arguments
+    ]
+    (many, _), many_gradients = jax.device_get(step(*placed))
     np.testing.assert_allclose(many, one, rtol=1e-6)
     for got, expected in zip(many_gradients, one_gradients, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_two_sentence_loss_on_eight_devices():
-    batch = random_batch(8, 16)
+    batch = random_batch(8, 2 * SIZE)
     sentences = jnp.asarray(batch["t"][:2])
-    label = jnp.asarray(np.arange(16) % 3 == 0, jnp.int32)
+    label = jnp.asarray(np.arange(2 * SIZE) % 3 == 0, jnp.int32)
+    valid = jnp.arange(2 * SIZE) < 13
     step = jitted_two_sentence_loss
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     v = jnp.asarray(batch["v"])
-    alone = jax.device_get(step(v, sentences, label, jnp.float32(3.0), None))
-    spread = NamedSharding(mesh, P("data"))
-    arguments = jax.device_put((v, label), spread)
-    whole = jax.device_put((sentences, jnp.float32(3.0)), NamedSharding(mesh, P()))
-    many = jax.device_get(step(arguments[0], whole[0], arguments[1], whole[1], None))
+    alone = jax.device_get(step(v, sentences, label, jnp.float32(3.0), valid))
+    v, label, valid = jax.device_put((v, label, valid), NamedSharding(mesh, P("data")))
+    sentences, scale = jax.device_put((sentences, jnp.float32(3.0)), NamedSharding(mesh, P()))
+    many = jax.device_get(step(v, sentences, label, scale, valid))
     for got, expected in zip(jax.tree.leaves(many), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_without_a_mask_everyone_is_valid():
+    batch = {name: jnp.asarray(x) for name, x in random_batch(2, SIZE).items()}
+    scale, everyone = jnp.float32(1.3), jnp.ones(SIZE, bool)
+    label = jnp.arange(SIZE) % 2
+
+    @jax.jit
+    def losses(valid):
+        return (
+            contrastive_loss(
+                batch["v"], batch["t"], scale, batch["a_v"], batch["a_t"],
+                target="morphology", valid=valid,
+            ),
+            two_sentence_loss(batch["v"], batch["t"][:2], label, scale, valid),
+        )  # fmt: skip
+
+    for got, expected in zip(*map(jax.tree.leaves, map(losses, (None, everyone))), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_the_target_term_needs_no_square_matrix():

@@ -87,9 +87,7 @@ def test_gradients_are_clipped_to_global_norm_one():
     params = {"kernel": jnp.zeros(4)}
     big, unit = jnp.asarray([30.0, 40.0, 0.0, 0.0]), jnp.asarray([0.6, 0.8, 0.0, 0.0])
     update = jax.jit(optimizer.update)
-    states = [
-        update({"kernel": grad}, optimizer.init(params), params)[1] for grad in (big, unit)
-    ]
+    states = [update({"kernel": grad}, optimizer.init(params), params)[1] for grad in (big, unit)]
     for left, right in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from endoclip_jax.errors import UserError, exit_with  # noqa: E402
-from endoclip_jax.records.privacy import read_salt  # noqa: E402
-from endoclip_jax.shards.prepare import prepare  # noqa: E402
+from endoclip_jax.errors import UserError, exit_with
+from endoclip_jax.records.privacy import read_salt
+from endoclip_jax.shards.prepare import prepare
 
 
 def _shares(text: str) -> tuple[float, float, float]:

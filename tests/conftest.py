@@ -20,14 +20,16 @@ flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Under `-n` a file stays in one process, which compiles and draws what its tests share once.
-
-    Files go out as collected: test_launch.py, the longest, first.
-    """
+    """Under `-n` a file stays in one process, so that what its tests share is made once."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that it does not run alone in the end."""
+    items.sort(key=lambda item: item.path.name != "test_launch.py")
 
 
 TINY_COHORT = {"train": 40, "validation": 16, "test": 16}

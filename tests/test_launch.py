@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -52,7 +53,9 @@ def launch(script, *arguments, cwd, code=0):
 
 def launch_here(*arguments):
     """What `launch/main.py` does, in this process: its start-up is paid already."""
-    return run_configuration(*read_command_line(["main.py", *map(str, arguments)], ROOT))
+    argv = ["main.py", *map(str, arguments)]
+    with mock.patch.object(sys, "argv", argv):  # ml_collections reads overrides there
+        return run_configuration(*read_command_line(argv, ROOT))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from endoclip_jax.data.loaders import scoring_batches
@@ -107,10 +108,10 @@ def _attention_maps(
         t = embed_texts(setting.model, stage3["clip"], setting.tokenizer(sentences)[0])
         weights: Any = module.apply(
             {"params": stage3["cross"]},
-            v[None],
-            np.ones((1, len(v)), bool),
-            t[None],
-            np.ones((1, len(t)), bool),
+            jnp.asarray(v[None]),
+            jnp.ones((1, len(v)), bool),
+            jnp.asarray(t[None]),
+            jnp.ones((1, len(t)), bool),
             method="attention_weights",
         )
         name = f"patient {bytes(index.records['patient'][row]).decode()[:6]}"

@@ -41,7 +41,7 @@ from endoclip_jax.synthetic.files import encode_jpeg, json_lines, replace_file, 
 from endoclip_jax.synthetic.frame import render_frame, sample_scene
 from endoclip_jax.synthetic.sampling import Lesion, sample_lesion, sample_polyp_count
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same seed gives other bytes."""
 EXAMINATIONS = {"train": 1000, "validation": 100, "test": 250}
 

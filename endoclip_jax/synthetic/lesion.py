@@ -42,7 +42,7 @@ def lesion_diameter(
 ) -> float:
     """Diameter (px): millimetres × 0.9–2.2 % of the field's width, kept visible and in frame."""
     scale = rng.uniform(0.015, 0.022) if indicative else rng.uniform(0.009, 0.022)
-    smallest = rng.uniform(0.24, 0.30) if indicative else rng.uniform(0.17, 0.25)
+    smallest = rng.uniform(0.24, 0.30) if indicative else rng.uniform(0.16, 0.21)
     largest = rng.uniform(0.60, 0.75)
     share = smallest + size_mm * scale * (0.8 if indicative else 0.6)
     return float(min(share, largest) * field_width)

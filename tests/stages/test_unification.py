@@ -161,7 +161,7 @@ def index_of(folder: Path, bits: list[list[np.ndarray]]) -> Index:
     records["first_item"] = np.cumsum(records["num_items"]) - records["num_items"]
     records["item_count"] = records["num_items"]
     items["record"] = [record for record, _ in flat]
-    items["bits_text"] = [own for _, own in flat]
+    items["bits_text"] = np.reshape([own for _, own in flat], (-1, NUM_BITS))
     items["text_length"] = [len(text) for text in texts]
     items["text_offset"] = np.cumsum(items["text_length"]) - items["text_length"]
     (folder / TEXT_FILE).write_bytes(b"".join(texts))

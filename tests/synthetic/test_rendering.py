@@ -31,13 +31,15 @@ def field_box(display) -> tuple[slice, slice]:
 
 def make_lesion(form: str, size_mm: float, *names: str, lst_type: str | None = None) -> Lesion:
     bits = np.array([name in names for name in BIT_NAMES], np.uint8)
-    return Lesion(bits=bits, vienna=3, size_mm=size_mm, form=form, lst_type=lst_type,
-                  location="sigmoid")
+    return Lesion(
+        bits=bits, vienna=3, size_mm=size_mm, form=form, lst_type=lst_type, location="sigmoid"
+    )
 
 
 def draw(seed: int | list[int], lesion: Lesion | None, **options) -> np.ndarray:
-    return render_frame(np.random.default_rng(seed), lesion=lesion,
-                        scene=options.pop("scene", "clean"), **options)
+    return render_frame(
+        np.random.default_rng(seed), lesion=lesion, scene=options.pop("scene", "clean"), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,18 @@ def cohort_frames() -> list[tuple[np.ndarray, tuple[slice, slice], bool]]:
     for index in range(240):
         positive = rng.random() < 0.446
         has_lesion = positive and rng.random() < 0.21
-        frames.append((
-            draw([7, index], sample_lesion(rng) if has_lesion else None,
-                 scene=sample_scene(rng, positive, has_lesion),
-                 imaging="nbi" if rng.random() < (0.15 if has_lesion else 0.02) else "wli"),
-            field_box(display_of([7, index])), has_lesion))
+        frames.append(
+            (
+                draw(
+                    [7, index],
+                    sample_lesion(rng) if has_lesion else None,
+                    scene=sample_scene(rng, positive, has_lesion),
+                    imaging="nbi" if rng.random() < (0.15 if has_lesion else 0.02) else "wli",
+                ),
+                field_box(display_of([7, index])),
+                has_lesion,
+            )
+        )
     return frames
 
 
@@ -105,8 +114,9 @@ def test_colour_bits_shift_the_colour() -> None:
             values.append(middle[..., 1].mean() / middle[..., 0].mean())
         return float(np.mean(values))
 
-    red, same, pale = (greenness(f"colour.{name}") for name in (
-        "red_hyperaemic", "same_as_mucosa", "pale_whitish"))
+    red, same, pale = (
+        greenness(f"colour.{name}") for name in ("red_hyperaemic", "same_as_mucosa", "pale_whitish")
+    )
     assert red + 0.05 < same < pale - 0.05
 
 
@@ -126,8 +136,9 @@ def test_narrow_band_turns_neoplastic_patterns_brown_only() -> None:
 
 def test_pixels_depend_on_the_visible_attributes_only() -> None:
     lesion = make_lesion("Is", 8.0, "colour.pale_whitish", "surface.smooth")
-    other = Lesion(bits=lesion.bits, vienna=5, size_mm=8.0, form="Is", lst_type=None,
-                   location="rectum")
+    other = Lesion(
+        bits=lesion.bits, vienna=5, size_mm=8.0, form="Is", lst_type=None, location="rectum"
+    )
     assert np.array_equal(draw(5, lesion), draw(5, other))
 
 
@@ -171,23 +182,30 @@ def test_border_classifier_is_at_chance() -> None:
     for index in range(240):
         has_lesion = index % 2 == 0
         imaging = "nbi" if rng.random() < (0.5 if has_lesion else 0.0) else "wli"
-        frame = draw([5, index], sample_lesion(rng) if has_lesion else None, imaging=imaging,
-                     scene=sample_scene(rng, True, has_lesion))
+        frame = draw(
+            [5, index],
+            sample_lesion(rng) if has_lesion else None,
+            imaging=imaging,
+            scene=sample_scene(rng, True, has_lesion),
+        )
         display = display_of([5, index])
         frame[field_box(display)] *= (np.asarray(display.mask) == 0)[..., None].astype(np.uint8)
         grey = Image.fromarray(frame).convert("L").resize((45, 36))
         features.append(np.asarray(grey, float).ravel() / 255)
         labels.append(has_lesion)
     model = LogisticRegression(C=0.01, max_iter=300)
-    scores = cross_val_predict(model, np.array(features), np.array(labels), cv=5,
-                               method="decision_function")
+    scores = cross_val_predict(
+        model, np.array(features), np.array(labels), cv=5, method="decision_function"
+    )
     assert 0.4 <= roc_auc_score(labels, scores) <= 0.6
 
 
 def test_colours_are_those_of_real_colonoscopy(cohort_frames) -> None:
     whole = np.stack([frame[::3, ::3] for frame, _, _ in cohort_frames]).reshape(-1, 3) / 255.0
-    cropped = np.concatenate(
-        [frame[box][::3, ::3].reshape(-1, 3) for frame, box, _ in cohort_frames]) / 255.0
+    cropped = (
+        np.concatenate([frame[box][::3, ::3].reshape(-1, 3) for frame, box, _ in cohort_frames])
+        / 255.0
+    )
     for pixels, (mean, deviation) in ((whole, WITH_BORDER), (cropped, CROPPED)):
         np.testing.assert_allclose(pixels.mean(0), mean, rtol=0.15)
         np.testing.assert_allclose(pixels.std(0), deviation, rtol=0.15)

@@ -39,7 +39,12 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict({"shards": "", "split": "train"})
     config.init = ConfigDict({"clip": ""})
     config.attributes = ConfigDict({"include_location": False})
-    config.loss = ConfigDict({"implementation": "auto", "temperature": "learned"})
+    config.loss = ConfigDict(
+        {
+            "implementation": "auto",  # or dense, streaming; auto: streaming where dense is large
+            "temperature": "learned",  # or none, or a number
+        }
+    )
 
     config.model = ConfigDict(
         {

@@ -13,6 +13,7 @@ from clu import parameter_overview
 
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.transforms import CLIP_MEAN, CLIP_STD
+from endoclip_jax.pipeline.losses import contrastive_of
 from endoclip_jax.pipeline.run import (
     ROUND_1,
     ROUND_2,
@@ -97,6 +98,7 @@ def run_stage2(run: Run) -> None:
         target=settings.target,
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
+        contrastive=contrastive_of(run, "stage2", data_mesh()),
     )
     fit(run, stage, params, "stage2")
 
@@ -122,6 +124,7 @@ def run_stage3(run: Run) -> None:
         max_images=settings.max_images,
         max_texts=settings.max_texts,
         include_single=settings.include_single,
+        contrastive=contrastive_of(run, "stage3", data_mesh()),
     )
     fit(run, stage, params, "stage3")
 
@@ -132,6 +135,7 @@ def run_clip(run: Run) -> None:
         run.setting,
         global_batch=settings.global_batch,
         temperature=run.config.loss.temperature,
+        contrastive=contrastive_of(run, "clip", data_mesh()),
     )
     updates = sum(
         checkpoints.saved_steps(run.folder(name))[-1]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from endoclip_jax.data.selection import Selection
-from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
@@ -33,6 +33,7 @@ def attunement(
     target: str,
     target_norm: str,
     temperature: str | float,
+    contrastive: ContrastiveLoss = contrastive_loss,
 ) -> PreparedStage:
     """Stage 2 on the frames that round 2 of stage 1 kept.
 
@@ -40,6 +41,7 @@ def attunement(
       target: `morphology` (Eq. 3), or `onehot`, the paper's ablation "without MC".
       target_norm: how a row of similarities becomes a target: `l1`, `none`, `power(p)`,
         `softmax(tau)`.
+      contrastive: the dense loss, or another form of the same function.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -69,7 +71,7 @@ def attunement(
         }
 
     def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive_loss(
+        return contrastive(
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
             log_scale(params, temperature),

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from endoclip_jax.data.prompts import BACKGROUND
-from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
     PreparedStage,
@@ -25,8 +25,18 @@ from endoclip_jax.stages.stage import (
 from endoclip_jax.stages.temperature import log_scale
 
 
-def joined(setting: Setting, *, global_batch: int, temperature: str | float) -> PreparedStage:
-    """Plain CLIP on the same patients, with the same loader, loop and optimizer."""
+def joined(
+    setting: Setting,
+    *,
+    global_batch: int,
+    temperature: str | float,
+    contrastive: ContrastiveLoss = contrastive_loss,
+) -> PreparedStage:
+    """Plain CLIP on the same patients, with the same loader, loop and optimizer.
+
+    Args:
+      contrastive: the dense loss, or another form of the same function.
+    """
     index, model = setting.index, setting.model
     notes: list[str] = []
     everyone = cases.training_rows(index, "all")
@@ -51,7 +61,7 @@ def joined(setting: Setting, *, global_batch: int, temperature: str | float) -> 
         return {"image": batch["image"], "ids": ids[where], "valid": batch["valid"]}
 
     def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive_loss(
+        return contrastive(
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
             log_scale(params, temperature),

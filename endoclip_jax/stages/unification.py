@@ -15,7 +15,7 @@ import numpy as np
 from endoclip_jax.data.loaders import Batches, patient_batches
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.models.cross_attention import CrossAttention
-from endoclip_jax.objectives.dense import contrastive_loss, similarity_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss, similarity_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import Index
@@ -42,6 +42,7 @@ def unification(
     max_images: int,
     max_texts: int,
     include_single: bool,
+    contrastive: ContrastiveLoss = contrastive_loss,
 ) -> PreparedStage:
     """Stage 3 on the frames that round 2 of stage 1 kept.
 
@@ -50,6 +51,8 @@ def unification(
       max_images, max_texts: frames and descriptions of a patient beyond these are not seen: frames
         are sampled anew each epoch, of the descriptions the largest lesions' stay.
       include_single: also takes single-polyp patients.
+      contrastive: the dense loss, or another form of the same function; pairwise attention, whose
+        similarity is no product of two sets of vectors, has the dense one alone.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -109,7 +112,7 @@ def unification(
             )
         vectors: Any = cross_attention.apply({"params": params.get("cross", {})}, *features)
         v_hat, t_hat = vectors
-        return contrastive_loss(
+        return contrastive(
             v_hat, t_hat, scale, union, union, target=target, target_norm=norm, valid=valid
         )
 

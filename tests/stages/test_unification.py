@@ -18,6 +18,8 @@ from endoclip_jax.data.selection import Selection, keep_top
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.models.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.models.cross_attention import CrossAttention
+from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.streaming import streaming_loss
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import ITEM, RECORD, TEXT_FILE, Index
 from endoclip_jax.stages import cases
@@ -53,11 +55,13 @@ def selection(setting) -> Selection:
     return Selection.create(index, frames=frames, scores=scores, kept=kept, meta={})
 
 
-def stage_of(setting: Setting, selection: Selection, mode: str) -> PreparedStage:
+def stage_of(
+    setting: Setting, selection: Selection, mode: str, contrastive=contrastive_loss
+) -> PreparedStage:
     return unification(
         setting, CrossAttention(DIM, mode), selection=selection, global_batch=3,
         target="morphology", target_norm=NORM, temperature="learned", max_images=2, max_texts=2,
-        include_single=False,
+        include_single=False, contrastive=contrastive,
     )  # fmt: skip
 
 
@@ -114,10 +118,16 @@ def expected_loss(mode: str, params: dict, batch: dict) -> dict:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["literal", "pairwise", "none"])
-def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(setting, selection, mode):
+@pytest.mark.parametrize(
+    ("mode", "implementation"),
+    [("literal", "dense"), ("literal", "streaming"), ("pairwise", "dense"), ("none", "dense")],
+)
+def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(
+    setting, selection, mode, implementation
+):
     """Three patients, laid over eight devices: five rows of padding take no part."""
-    stage = stage_of(setting, selection, mode)
+    form = streaming_loss(data_mesh()) if implementation == "streaming" else contrastive_loss
+    stage = stage_of(setting, selection, mode, form)
     params = {"clip": clip_params(), "cross": cross_params(mode)}
     batch = stage.complete(stage.batches.at(0))
     assert batch["image"].shape == (3, 2, 16, 16, 3) and batch["valid"].all()

@@ -17,6 +17,7 @@ def _stage(**values) -> ConfigDict:
             "epochs": 100,
             "warmup_epochs": 50,
             "global_batch": 256,
+            "accumulate": 1,  # parts of a batch whose activations are in memory one by one
             "learning_rate": 5e-5,
             "weight_decay": 0.2,
             "logit_scale_init": CLIP_LOGIT_SCALE,

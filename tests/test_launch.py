@@ -151,6 +151,8 @@ def test_demonstration_makes_what_stage3_needs(tmp_path):
         *TINY,
         "--config.stage1.global_batch=8",
         "--config.loss.implementation=streaming",
+        "--config.stage1.accumulate=2",
+        "--config.stage2.accumulate=2",
         cwd=tmp_path,
     )
     assert "DEMONSTRATION" in done.stdout and "--config.data.shards=DIR" in done.stdout

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,6 +30,7 @@ from endoclip_jax.stages.joined import joined
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
 from endoclip_jax.training import checkpoints
+from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh
@@ -178,6 +181,8 @@ def fit(
         f"{stage.name}: {steps} steps of {settings.global_batch}, {per_epoch} an epoch; "
         f"{stage.batches.left_out_per_epoch} patients sit out each epoch"
     )
+    if settings.accumulate > 1:
+        stage = replace(stage, combine=partial(in_parts, parts=settings.accumulate))
     outcome = train(
         stage,
         params,

@@ -5,7 +5,6 @@ Endo-CLIP, section 2.3 and Eq. 3: the target is the morphological similarity of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,8 +15,10 @@ from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -70,10 +71,17 @@ def attunement(
             "valid": batch["valid"],
         }
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive(
+    def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return (
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
+        )
+
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
+        v, t = features
+        return contrastive(
+            v,
+            t,
             log_scale(params, temperature),
             batch["a_v"],
             batch["a_t"],
@@ -82,4 +90,4 @@ def attunement(
             valid=batch["valid"],
         )
 
-    return PreparedStage("stage2", batches, validation, complete, loss, notes=notes)
+    return PreparedStage("stage2", batches, validation, complete, embed, contrast, notes=notes)

@@ -6,7 +6,6 @@ One frame of a patient, unfiltered; the text is the examination's descriptions j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,8 +15,10 @@ from endoclip_jax.data.prompts import BACKGROUND
 from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -60,12 +61,19 @@ def joined(
         where = cases.position_of(everyone, batch["record"])
         return {"image": batch["image"], "ids": ids[where], "valid": batch["valid"]}
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive(
+    def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return (
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
+        )
+
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
+        v, t = features
+        return contrastive(
+            v,
+            t,
             log_scale(params, temperature),
             valid=batch["valid"],
         )
 
-    return PreparedStage("clip", batches, validation, complete, loss, notes=notes)
+    return PreparedStage("clip", batches, validation, complete, embed, contrast, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ from endoclip_jax.shards.index import ITEM, RECORD, TEXT_FILE, Index
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import PreparedStage, Setting, encode_images, encode_texts
 from endoclip_jax.stages.unification import _texts_and_unions, largest_first, unification
+from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.sharding import data_mesh, replicate, shard_batch
 
 DIM = 8
@@ -119,15 +121,22 @@ def expected_loss(mode: str, params: dict, batch: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("mode", "implementation"),
-    [("literal", "dense"), ("literal", "streaming"), ("pairwise", "dense"), ("none", "dense")],
+    ("mode", "implementation", "parts"),
+    [
+        ("literal", "dense", 1),
+        ("literal", "streaming", 2),
+        ("pairwise", "dense", 3),
+        ("none", "dense", 1),
+    ],
 )
 def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(
-    setting, selection, mode, implementation
+    setting, selection, mode, implementation, parts
 ):
     """Three patients, laid over eight devices: five rows of padding take no part."""
     form = streaming_loss(data_mesh()) if implementation == "streaming" else contrastive_loss
     stage = stage_of(setting, selection, mode, form)
+    if parts > 1:
+        stage = dataclasses.replace(stage, combine=functools.partial(in_parts, parts=parts))
     params = {"clip": clip_params(), "cross": cross_params(mode)}
     batch = stage.complete(stage.batches.at(0))
     assert batch["image"].shape == (3, 2, 16, 16, 3) and batch["valid"].all()

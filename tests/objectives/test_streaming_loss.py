@@ -76,7 +76,7 @@ def test_streaming_is_dense_is_the_oracle(option, devices):
                 np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6 * scale)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     size=st.integers(1, 40),
     width=st.integers(1, 6),

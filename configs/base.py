@@ -17,6 +17,7 @@ def _stage(**values) -> ConfigDict:
             "epochs": 100,
             "warmup_epochs": 50,
             "global_batch": 256,
+            "accumulate": 1,  # parts of a batch whose activations are in memory one by one
             "learning_rate": 5e-5,
             "weight_decay": 0.2,
             "logit_scale_init": CLIP_LOGIT_SCALE,
@@ -39,7 +40,12 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict({"shards": "", "split": "train"})
     config.init = ConfigDict({"clip": ""})
     config.attributes = ConfigDict({"include_location": False})
-    config.loss = ConfigDict({"implementation": "auto", "temperature": "learned"})
+    config.loss = ConfigDict(
+        {
+            "implementation": "auto",  # or dense, streaming; auto: streaming where dense is large
+            "temperature": "learned",  # or none, or a number
+        }
+    )
 
     config.model = ConfigDict(
         {

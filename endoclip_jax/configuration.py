@@ -19,7 +19,7 @@ _CHOICES = {
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
     "data.split": ("train", "all"),
-    "loss.implementation": ("dense", "auto"),
+    "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
     "stage1.target": ("onehot", "multi_positive"),
     "stage2.target": ("morphology", "onehot"),
@@ -28,7 +28,8 @@ _CHOICES = {
     "stage3.attention": ("literal", "pairwise", "none"),
     "attributes.include_location": (False,),
 }
-_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log")  # of no influence on what was trained
+# Of no influence on what was trained: sections, and single keys.
+_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log", "loss.implementation")
 
 
 def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[str]]:
@@ -122,6 +123,12 @@ def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
         if value not in choices:
             options = ", ".join(str(choice) for choice in choices)
             raise UserError(f"config.{key} is {value!r}: it can be {options}")
+    pairwise = resolved.goal in ("stage3", "pipeline") and resolved.stage3.attention == "pairwise"
+    if pairwise and resolved.loss.implementation == "streaming":
+        raise UserError(
+            "config.loss.implementation=streaming cannot serve config.stage3.attention=pairwise, "
+            "whose similarity is no product of images and texts: take dense or auto"
+        )
     if resolved.data.shards:
         resolved.data.shards = str(Path(resolved.data.shards).expanduser().absolute())
     return resolved
@@ -164,7 +171,9 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
         now = flatten(json.loads(json.dumps(config.to_dict())))
         for key in sorted(before.keys() | now.keys()):
             section = key.split(".")[0]
-            if section in _FREE_TO_CHANGE or (section in stages and section not in started):
+            if {section, key} & set(_FREE_TO_CHANGE) or (
+                section in stages and section not in started
+            ):
                 continue
             if before.get(key) != now.get(key):
                 raise UserError(

@@ -150,10 +150,15 @@ def test_demonstration_makes_what_stage3_needs(tmp_path):
         *[f"--config.cohort.{key}={value}" for key, value in sizes.items()],
         *TINY,
         "--config.stage1.global_batch=8",
+        "--config.loss.implementation=streaming",
+        "--config.stage1.accumulate=2",
+        "--config.stage2.accumulate=2",
         cwd=tmp_path,
     )
     assert "DEMONSTRATION" in done.stdout and "--config.data.shards=DIR" in done.stdout
     assert "stage3 is done" in done.stdout
+    for stage in ("stage2", "stage3"):
+        assert f"{stage}: streaming loss of 4 pairs on 1 device (predicted" in done.stdout
     assert not (tmp_path / "run" / "clip").exists()
 
 
@@ -178,6 +183,15 @@ def test_real_run_stops_where_an_earlier_stage_is_missing(tiny_shards, tmp_path)
         (["--config=configs/stage1.py", "--config.stage3.attention=cross"], "literal"),
         (["--config=configs/stage1.py", "--config.data.shards=/nowhere/at/all"], "/nowhere/at/all"),
         (["--config=configs/stage1.py", "--unknown=1"], "unknown"),
+        (["--config=configs/stage1.py", "--config.loss.implementation=fast"], "streaming, auto"),
+        (
+            [
+                "--config=configs/stage3.py",
+                "--config.loss.implementation=streaming",
+                "--config.stage3.attention=pairwise",
+            ],
+            "streaming cannot serve .*pairwise",
+        ),
     ],
 )
 def test_main_says_what_is_wrong(arguments, named, tmp_path):

@@ -13,14 +13,16 @@ gradients. Beside the loss comes its ``entropy``, what no training can remove, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from endoclip_jax.models.layers import MASKED
 from endoclip_jax.objectives.soft_targets import (
-    TARGETS,
     TargetNorm,
+    check_target,
     masked_mean,
     morphological_similarity,
     multi_positive_targets,
@@ -29,6 +31,7 @@ from endoclip_jax.objectives.soft_targets import (
 )
 
 Metrics = dict[str, Float[Array, ""]]
+ContrastiveLoss = Callable[..., tuple[Float[Array, ""], Metrics]]  # as `contrastive_loss` below
 
 
 def contrastive_loss(
@@ -48,7 +51,8 @@ def contrastive_loss(
     attributes of images and texts, for every ``target`` but ``"onehot"``; ``target_norm`` (see
     ``soft_targets``) belongs to ``"morphology"``.
     """
-    v, t = v.astype(jnp.float32), t.astype(jnp.float32)
+    wide = jnp.promote_types(v.dtype, jnp.float32)
+    v, t = v.astype(wide), t.astype(wide)
     if valid is not None:
         v, t = jnp.where(valid[:, None], v, 0), jnp.where(valid[:, None], t, 0)
     cosines = jnp.einsum("id,jd->ij", v, t, precision=jax.lax.Precision.HIGHEST)
@@ -71,7 +75,8 @@ def similarity_loss(
 
     For similarities that are no product of two sets of vectors (pairwise cross-attention).
     """
-    logits = jnp.exp(logit_scale.astype(jnp.float32)) * cosines.astype(jnp.float32)
+    wide = jnp.promote_types(cosines.dtype, jnp.float32)
+    logits = jnp.exp(logit_scale.astype(wide)) * cosines.astype(wide)
     image_to_text, text_to_image = _targets(
         cosines.shape[0], a_v, a_t, target=target, target_norm=target_norm, valid=valid
     )
@@ -142,13 +147,11 @@ def _targets(
     valid: Bool[Array, " b"] | None,
 ) -> tuple[Float[Array, "b b"], Float[Array, "b b"]]:
     """Image-to-text and text-to-image targets."""
+    check_target(target, target_norm, a_v, a_t)
     if target == "onehot":
         identity = soft_targets(jnp.eye(size), "none", valid)
         return identity, identity
-    if target not in TARGETS:
-        raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
-    if a_v is None or a_t is None:
-        raise ValueError(f"target {target!r} needs the attributes a_v and a_t")
+    assert a_v is not None and a_t is not None
     similarity = morphological_similarity(a_v, a_t)
     if target == "multi_positive":
         return (

@@ -30,7 +30,7 @@ from endoclip_jax.models.layers import MASKED, l2_normalize
 TARGETS = ("onehot", "morphology", "multi_positive")
 TargetNorm = str | tuple[str, float]
 
-_SAME_ATTRIBUTES = 1 - 1e-5  # cosine of equal multi-hot rows, less float32 rounding
+SAME_ATTRIBUTES = 1 - 1e-5  # cosine of equal multi-hot rows, less float32 rounding
 
 
 def parse_target_norm(text: str) -> TargetNorm:
@@ -53,6 +53,20 @@ def parse_target_norm(text: str) -> TargetNorm:
     return match.group(1), value
 
 
+def check_target(
+    target: str,
+    norm: TargetNorm,
+    a_v: Num[Array, "b a"] | None,
+    a_t: Num[Array, "b a"] | None,
+) -> None:
+    """Raises ``ValueError`` for a target or norm that is not known, or has no attributes."""
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+    _check_norm(norm)
+    if target != "onehot" and (a_v is None or a_t is None):
+        raise ValueError(f"target {target!r} needs the attributes a_v and a_t")
+
+
 def morphological_similarity(a_v: Num[Array, "b a"], a_t: Num[Array, "b a"]) -> Float[Array, "b b"]:
     """``M_ij``, the cosine of image attributes i and text attributes j; 0 for a zero row."""
     a_v, a_t = l2_normalize(a_v), l2_normalize(a_t)
@@ -71,6 +85,7 @@ def soft_targets(
     itself, rows unnormalised and no forced diagonal. Rows and columns that are not ``valid``
     are zero and take no part in the normalisation.
     """
+    _check_norm(norm)
     size = similarity.shape[0]
     pairs = jnp.ones((size, size), bool) if valid is None else valid[:, None] & valid[None, :]
     if norm == "none":
@@ -78,22 +93,19 @@ def soft_targets(
     floored = jnp.maximum(similarity, jnp.eye(size))
     if norm == "l1":
         return _rows_to_one(floored, pairs)
-    if isinstance(norm, str):
-        raise ValueError(f"unknown target norm {norm!r}")
+    assert not isinstance(norm, str)
     kind, value = norm
     if kind == "power":
         return _rows_to_one(floored**value, pairs)
-    if kind == "softmax":
-        logits = jnp.where(pairs, floored / value, MASKED)
-        return jnp.where(pairs, jax.nn.softmax(logits, axis=1), 0)
-    raise ValueError(f"unknown target norm {kind!r}")
+    logits = jnp.where(pairs, floored / value, MASKED)
+    return jnp.where(pairs, jax.nn.softmax(logits, axis=1), 0)
 
 
 def multi_positive_targets(
     similarity: Float[Array, "b b"], valid: Bool[Array, " b"] | None = None
 ) -> Float[Array, "b b"]:
     """Rows shared equally among the patients whose attributes are the same (cosine 1)."""
-    same = (similarity >= _SAME_ATTRIBUTES).astype(jnp.float32)
+    same = (similarity >= SAME_ATTRIBUTES).astype(jnp.float32)
     return soft_targets(same, "l1", valid)
 
 
@@ -118,6 +130,14 @@ def masked_mean(
     if valid is None:
         return jnp.mean(values)
     return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def _check_norm(norm: TargetNorm) -> None:
+    kind, known = (
+        (norm, ("l1", "none")) if isinstance(norm, str) else (norm[0], ("power", "softmax"))
+    )
+    if kind not in known:
+        raise ValueError(f"unknown target norm {kind!r}")
 
 
 def _rows_to_one(weights: Float[Array, "b b"], pairs: Bool[Array, "b b"]) -> Float[Array, "b b"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from clu import parameter_overview
 
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.transforms import CLIP_MEAN, CLIP_STD
+from endoclip_jax.pipeline.losses import contrastive_of
 from endoclip_jax.pipeline.run import (
     ROUND_1,
     ROUND_2,
@@ -27,6 +30,7 @@ from endoclip_jax.stages.joined import joined
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
 from endoclip_jax.training import checkpoints
+from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh
@@ -97,6 +101,7 @@ def run_stage2(run: Run) -> None:
         target=settings.target,
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
+        contrastive=contrastive_of(run, "stage2", data_mesh()),
     )
     fit(run, stage, params, "stage2")
 
@@ -122,6 +127,7 @@ def run_stage3(run: Run) -> None:
         max_images=settings.max_images,
         max_texts=settings.max_texts,
         include_single=settings.include_single,
+        contrastive=contrastive_of(run, "stage3", data_mesh()),
     )
     fit(run, stage, params, "stage3")
 
@@ -132,6 +138,7 @@ def run_clip(run: Run) -> None:
         run.setting,
         global_batch=settings.global_batch,
         temperature=run.config.loss.temperature,
+        contrastive=contrastive_of(run, "clip", data_mesh()),
     )
     updates = sum(
         checkpoints.saved_steps(run.folder(name))[-1]
@@ -174,6 +181,8 @@ def fit(
         f"{stage.name}: {steps} steps of {settings.global_batch}, {per_epoch} an epoch; "
         f"{stage.batches.left_out_per_epoch} patients sit out each epoch"
     )
+    if settings.accumulate > 1:
+        stage = replace(stage, combine=partial(in_parts, parts=settings.accumulate))
     outcome = train(
         stage,
         params,

@@ -5,19 +5,20 @@ Endo-CLIP, section 2.3 and Eq. 3: the target is the morphological similarity of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from endoclip_jax.data.selection import Selection
-from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -33,6 +34,7 @@ def attunement(
     target: str,
     target_norm: str,
     temperature: str | float,
+    contrastive: ContrastiveLoss = contrastive_loss,
 ) -> PreparedStage:
     """Stage 2 on the frames that round 2 of stage 1 kept.
 
@@ -40,6 +42,7 @@ def attunement(
       target: `morphology` (Eq. 3), or `onehot`, the paper's ablation "without MC".
       target_norm: how a row of similarities becomes a target: `l1`, `none`, `power(p)`,
         `softmax(tau)`.
+      contrastive: the dense loss, or another form of the same function.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -68,10 +71,17 @@ def attunement(
             "valid": batch["valid"],
         }
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive_loss(
+    def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return (
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
+        )
+
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
+        v, t = features
+        return contrastive(
+            v,
+            t,
             log_scale(params, temperature),
             batch["a_v"],
             batch["a_t"],
@@ -80,4 +90,4 @@ def attunement(
             valid=batch["valid"],
         )
 
-    return PreparedStage("stage2", batches, validation, complete, loss, notes=notes)
+    return PreparedStage("stage2", batches, validation, complete, embed, contrast, notes=notes)

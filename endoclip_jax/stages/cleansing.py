@@ -6,7 +6,6 @@ positives from the frames that round 1's scores kept, starting from round 1's we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,8 +19,10 @@ from endoclip_jax.shards.index import Index
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.embedding import embed_frames, embed_texts
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -74,9 +75,12 @@ def cleansing(
         label = np.asarray(index.records["has_polyp"][batch["record"]], np.int32)
         return {"image": batch["image"], "label": label, "valid": batch["valid"]}
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def embed(params: Any, batch: Batch) -> jax.Array:
+        return encode_images(model, params, batch["image"])
+
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
         return two_sentence_loss(
-            encode_images(model, params, batch["image"]),
+            features,
             encode_texts(model, params, sentences),
             batch["label"],
             log_scale(params, temperature),
@@ -90,7 +94,14 @@ def cleansing(
         return {"patient_auroc": patient_auroc(index, scores, frames, rho)}
 
     return PreparedStage(
-        f"stage1_round{round_number}", batches, validation, complete, loss, validate, notes
+        f"stage1_round{round_number}",
+        batches,
+        validation,
+        complete,
+        embed,
+        contrast,
+        validate,
+        notes,
     )
 
 

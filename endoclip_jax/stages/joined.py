@@ -6,18 +6,19 @@ One frame of a patient, unfiltered; the text is the examination's descriptions j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from endoclip_jax.data.prompts import BACKGROUND
-from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -25,8 +26,18 @@ from endoclip_jax.stages.stage import (
 from endoclip_jax.stages.temperature import log_scale
 
 
-def joined(setting: Setting, *, global_batch: int, temperature: str | float) -> PreparedStage:
-    """Plain CLIP on the same patients, with the same loader, loop and optimizer."""
+def joined(
+    setting: Setting,
+    *,
+    global_batch: int,
+    temperature: str | float,
+    contrastive: ContrastiveLoss = contrastive_loss,
+) -> PreparedStage:
+    """Plain CLIP on the same patients, with the same loader, loop and optimizer.
+
+    Args:
+      contrastive: the dense loss, or another form of the same function.
+    """
     index, model = setting.index, setting.model
     notes: list[str] = []
     everyone = cases.training_rows(index, "all")
@@ -50,12 +61,19 @@ def joined(setting: Setting, *, global_batch: int, temperature: str | float) -> 
         where = cases.position_of(everyone, batch["record"])
         return {"image": batch["image"], "ids": ids[where], "valid": batch["valid"]}
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return contrastive_loss(
+    def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return (
             encode_images(model, params, batch["image"]),
             encode_texts(model, params, batch["ids"]),
+        )
+
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
+        v, t = features
+        return contrastive(
+            v,
+            t,
             log_scale(params, temperature),
             valid=batch["valid"],
         )
 
-    return PreparedStage("clip", batches, validation, complete, loss, notes=notes)
+    return PreparedStage("clip", batches, validation, complete, embed, contrast, notes=notes)

@@ -39,6 +39,16 @@ class Setting:
         return self.model.config.vision.image_size
 
 
+Batch = Mapping[str, jax.Array]
+Terms = dict[str, jax.Array]
+Loss = Callable[[Any, Batch], tuple[jax.Array, Terms]]
+
+
+def at_once(embed: Callable[[Any, Batch], Any], contrast: Callable[[Any, Any, Batch], Any]) -> Loss:
+    """The loss of a batch whose features are all computed together."""
+    return lambda params, batch: contrast(params, embed(params, batch), batch)
+
+
 @dataclass
 class PreparedStage:
     """A stage as the loop wants it, put together from parts by each stage's own function.
@@ -46,18 +56,28 @@ class PreparedStage:
     Attributes:
       complete: adds texts, labels and attributes to a loader's batch and keeps only what the loss
         reads.
-      loss: (parameters, batch) to the loss of the global batch and its terms.
+      embed: (parameters, batch) to features, a row for each of the batch's that depends on it
+        alone: what the towers do, and what can be done in parts.
+      contrast: (parameters, features, batch) to the loss of the global batch and its terms.
       validate: further measures on held-out patients.
       notes: what was left out or capped, to be shown at the start.
+      combine: makes the loss of `embed` and `contrast`; how, is the trainer's choice.
     """
 
     name: str
     batches: Batches
     validation: Batches | None
     complete: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-    loss: Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]
+    embed: Callable[[Any, Batch], Any]
+    contrast: Callable[[Any, Any, Batch], tuple[jax.Array, Terms]]
     validate: Callable[[Any], dict[str, float]] = lambda _params: {}
     notes: list[str] = field(default_factory=list)
+    combine: Callable[[Any, Any], Loss] = at_once
+
+    @property
+    def loss(self) -> Loss:
+        """(parameters, batch) to the loss of the global batch and its terms."""
+        return self.combine(self.embed, self.contrast)
 
 
 def encode_images(model: CLIP, params: Mapping[str, Any], image: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ patient-level vectors, and targets from the union of the patient's attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,14 +14,16 @@ import numpy as np
 from endoclip_jax.data.loaders import Batches, patient_batches
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.models.cross_attention import CrossAttention
-from endoclip_jax.objectives.dense import contrastive_loss, similarity_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss, similarity_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import (
+    Batch,
     PreparedStage,
     Setting,
+    Terms,
     encode_images,
     encode_texts,
     split_loaders,
@@ -42,6 +43,7 @@ def unification(
     max_images: int,
     max_texts: int,
     include_single: bool,
+    contrastive: ContrastiveLoss = contrastive_loss,
 ) -> PreparedStage:
     """Stage 3 on the frames that round 2 of stage 1 kept.
 
@@ -50,6 +52,8 @@ def unification(
       max_images, max_texts: frames and descriptions of a patient beyond these are not seen: frames
         are sampled anew each epoch, of the descriptions the largest lesions' stay.
       include_single: also takes single-polyp patients.
+      contrastive: the dense loss, or another form of the same function; pairwise attention, whose
+        similarity is no product of two sets of vectors, has the dense one alone.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -96,38 +100,41 @@ def unification(
             "valid": batch["valid"],
         }
 
-    def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        features = patient_features(params, batch)
-        scale = log_scale(params, temperature)
-        union, valid = batch["union"], batch["valid"]
-        if cross_attention.mode == "pairwise":
-            cosines: Any = cross_attention.apply(
-                {"params": params["cross"]}, *features, method="similarity"
-            )
-            return similarity_loss(
-                cosines, scale, union, union, target=target, target_norm=norm, valid=valid
-            )
-        vectors: Any = cross_attention.apply({"params": params.get("cross", {})}, *features)
-        v_hat, t_hat = vectors
-        return contrastive_loss(
-            v_hat, t_hat, scale, union, union, target=target, target_norm=norm, valid=valid
-        )
+    pairwise = cross_attention.mode == "pairwise"
 
-    def patient_features(
-        params: Any, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Patient vectors; for pairwise attention, which needs all pairs, what it attends to."""
         image, ids = batch["image"], batch["ids"]
         b, k = image.shape[:2]
         v = encode_images(model, params, image.reshape(b * k, *image.shape[2:]))
         t = encode_texts(model, params, ids.reshape(-1, ids.shape[-1]))
-        return (
-            v.reshape(b, k, -1),
-            batch["image_mask"],
-            t.reshape(b, ids.shape[1], -1),
-            batch["text_mask"],
+        v, t = v.reshape(b, k, -1), t.reshape(b, ids.shape[1], -1)
+        if pairwise:
+            return v, t
+        vectors: Any = cross_attention.apply(
+            {"params": params.get("cross", {})}, v, batch["image_mask"], t, batch["text_mask"]
         )
+        return vectors
 
-    return PreparedStage("stage3", batches, validation, complete, loss, notes=notes)
+    def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
+        scale = log_scale(params, temperature)
+        union, valid = batch["union"], batch["valid"]
+        v, t = features
+        if pairwise:
+            cosines: Any = cross_attention.apply(
+                {"params": params["cross"]},
+                v,
+                batch["image_mask"],
+                t,
+                batch["text_mask"],
+                method="similarity",
+            )
+            return similarity_loss(
+                cosines, scale, union, union, target=target, target_norm=norm, valid=valid
+            )
+        return contrastive(v, t, scale, union, union, target=target, target_norm=norm, valid=valid)
+
+    return PreparedStage("stage3", batches, validation, complete, embed, contrast, notes=notes)
 
 
 def _texts_and_unions(

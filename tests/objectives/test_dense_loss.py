@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import OPTIONS, assert_is_the_oracle, random_batch, random_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
@@ -16,36 +17,7 @@ from reference import losses as oracle
 
 from endoclip_jax.objectives.dense import contrastive_loss, similarity_loss, two_sentence_loss
 
-OPTIONS = [
-    ("onehot", "l1"),
-    ("multi_positive", "l1"),
-    ("morphology", "l1"),
-    ("morphology", "none"),
-    ("morphology", ("power", 4.0)),
-    ("morphology", ("power", 0.5)),
-    ("morphology", ("softmax", 0.1)),
-    ("morphology", ("softmax", 1.0)),
-]
-
-
 SIZE = 8  # the same shapes everywhere: each is compiled once for an option
-
-
-def random_batch(seed: int, size: int, width: int = 7, attributes: int = 9) -> dict:
-    """Unit embeddings; attributes with duplicate rows, a zero row, and a_v unlike a_t."""
-    rng = np.random.default_rng(seed)
-    v, t = rng.normal(size=(2, size, width))
-    a_v = (rng.random((size, attributes)) < 0.4).astype(np.float32)
-    a_t = np.where(rng.random((size, attributes)) < 0.15, 1 - a_v, a_v).astype(np.float32)
-    if size > 2:
-        a_v[1], a_t[1], a_t[0] = a_v[0], a_v[0], a_v[0]
-        a_v[2] = 0
-    return {
-        "v": (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32),
-        "t": (t / np.linalg.norm(t, axis=1, keepdims=True)).astype(np.float32),
-        "a_v": a_v,
-        "a_t": a_t,
-    }
 
 
 @cache
@@ -76,24 +48,10 @@ jitted_two_sentence_loss = jax.jit(
 def test_value_and_gradients_equal_the_oracle(seed, share, logit_scale, option):
     """One patient, some and all of the eight are valid."""
     batch = random_batch(seed, SIZE)
-    valid = np.random.default_rng(seed).random(SIZE) < share
-    valid[seed % SIZE] = True
+    valid = random_mask(seed, SIZE, share)
     target, norm = option
-    (loss, metrics), (by_v, by_t, by_scale) = value_and_gradients(
-        batch, logit_scale, jnp.asarray(valid), target, norm
-    )
-    expected = oracle.contrastive_loss(
-        batch["v"], batch["t"], float(np.float32(logit_scale)), batch["a_v"], batch["a_t"],
-        valid=valid, target=target, norm=norm,
-    )  # fmt: skip
-    size_of = 1 + np.exp(logit_scale)
-    close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6 * size_of)
-    close(loss, expected["loss"])
-    close(metrics["entropy"], expected["entropy"])
-    close(metrics["excess"], expected["loss"] - expected["entropy"])
-    close(by_v, expected["d_v"])
-    close(by_t, expected["d_t"])
-    close(by_scale, expected["d_logit_scale"])
+    result = value_and_gradients(batch, logit_scale, jnp.asarray(valid), target, norm)
+    assert_is_the_oracle(result, batch, np.float32(logit_scale), valid, target, norm)
 
 
 def test_the_oracle_gradient_is_the_slope_of_its_value():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -18,11 +19,14 @@ from endoclip_jax.data.selection import Selection, keep_top
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.models.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.models.cross_attention import CrossAttention
+from endoclip_jax.objectives.dense import contrastive_loss
+from endoclip_jax.objectives.streaming import streaming_loss
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import ITEM, RECORD, TEXT_FILE, Index
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import PreparedStage, Setting, encode_images, encode_texts
 from endoclip_jax.stages.unification import _texts_and_unions, largest_first, unification
+from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.sharding import data_mesh, replicate, shard_batch
 
 DIM = 8
@@ -53,11 +57,13 @@ def selection(setting) -> Selection:
     return Selection.create(index, frames=frames, scores=scores, kept=kept, meta={})
 
 
-def stage_of(setting: Setting, selection: Selection, mode: str) -> PreparedStage:
+def stage_of(
+    setting: Setting, selection: Selection, mode: str, contrastive=contrastive_loss
+) -> PreparedStage:
     return unification(
         setting, CrossAttention(DIM, mode), selection=selection, global_batch=3,
         target="morphology", target_norm=NORM, temperature="learned", max_images=2, max_texts=2,
-        include_single=False,
+        include_single=False, contrastive=contrastive,
     )  # fmt: skip
 
 
@@ -114,10 +120,23 @@ def expected_loss(mode: str, params: dict, batch: dict) -> dict:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["literal", "pairwise", "none"])
-def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(setting, selection, mode):
+@pytest.mark.parametrize(
+    ("mode", "implementation", "parts"),
+    [
+        ("literal", "dense", 1),
+        ("literal", "streaming", 2),
+        ("pairwise", "dense", 3),
+        ("none", "dense", 1),
+    ],
+)
+def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(
+    setting, selection, mode, implementation, parts
+):
     """Three patients, laid over eight devices: five rows of padding take no part."""
-    stage = stage_of(setting, selection, mode)
+    form = streaming_loss(data_mesh()) if implementation == "streaming" else contrastive_loss
+    stage = stage_of(setting, selection, mode, form)
+    if parts > 1:
+        stage = dataclasses.replace(stage, combine=functools.partial(in_parts, parts=parts))
     params = {"clip": clip_params(), "cross": cross_params(mode)}
     batch = stage.complete(stage.batches.at(0))
     assert batch["image"].shape == (3, 2, 16, 16, 3) and batch["valid"].all()

@@ -51,6 +51,17 @@ def extract(report: str) -> dict:
     }
 
 
+def instructions(report: str) -> list[str]:
+    """Sentences of a report that speak to a machine, verbatim; they are evidence of nothing."""
+    folded = fold(report)
+    return [
+        folded.verbatim(sentence.start, sentence.end)
+        for part in sections(folded)
+        for sentence in sentences(folded, part)
+        if any(token.kind == "instruction" for token in _tokens(folded, sentence, []))
+    ]
+
+
 class _Reading:
     """A case with what else its sentences say."""
 

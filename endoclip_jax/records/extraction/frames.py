@@ -41,7 +41,8 @@ class Frame:
     site_range: bool = False
     sizes: list[tuple[float | None, float]] = field(default_factory=list)
     bare_size: bool = False
-    distance: float | None = None
+    lead_sites: bool = False
+    distances: list[float] = field(default_factory=list)
     attributes: dict[tuple[str, str], None] = field(default_factory=dict)
     codes: dict[tuple[str, str], None] = field(default_factory=dict)
     treatments: dict[str, None] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Frame:
 
     @property
     def says_something(self) -> bool:
-        return bool(self.attributes or self.codes or self.sizes or self.sites or self.distance)
+        return bool(self.attributes or self.codes or self.sizes or self.sites or self.distances)
 
 
 def segments_between(first: str, last: str) -> list[str]:

@@ -59,6 +59,7 @@ class Case:
         _share_backwards(frames)
         introduced: list[Item] = []
         target: list[Item] = []
+        before: Frame | None = None
         for frame in frames:
             self.uncertain |= frame.bare_size
             if frame.kind == "other":
@@ -69,9 +70,13 @@ class Case:
             if frame.kind == "denial":
                 self._forget(introduced or self.focus)
                 continue
-            if self._picks_one(frame, introduced or self.focus):
+            if self._recounts(frame, introduced or self.focus):
+                frame.select, frame.count, frame.noun = "all", None, None
+            elif self._picks_one(frame, introduced or self.focus):
                 frame.select, frame.count = "next", None
             if self._introduces(frame):
+                self._inherit_sites(frame, before)
+                before = frame
                 target = self._expand(frame, offset, heading)
                 introduced += target
                 self.items += target
@@ -118,6 +123,21 @@ class Case:
             not item.sites or not frame.sites or set(item.sites) & set(frame.sites)
             for item in waiting
         )
+
+    def _recounts(self, frame: Frame, base: list[Item]) -> bool:
+        """ "两枚息肉表面均光滑" after two were told speaks of these two."""
+        if frame.kind != "lesion" or not frame.noun or frame.count is None or frame.definite:
+            return False
+        bare = not (frame.sizes or frame.sites or frame.distances or frame.select or frame.label)
+        return bare and len(base) > 1 and frame.count == Count(sum(item.count for item in base))
+
+    def _inherit_sites(self, frame: Frame, before: Frame | None) -> None:
+        """ "In the sigmoid there were 2 polyps of 4 mm and 1 polyp of 10 mm": all are there."""
+        if before is None or frame.sites or frame.distances or frame.label:
+            return
+        if before.lead_sites or frame.noun is None:
+            frame.sites = list(before.sites)
+            frame.lead_sites = before.lead_sites
 
     def _introduces(self, frame: Frame) -> bool:
         if frame.label and (self._labelled(frame.label) or not frame.says_something):
@@ -209,6 +229,22 @@ class Case:
         elif count is None:
             count = Count(len(sites) if listed and not frame.definite else 1)
         number = count.number
+        places = len(frame.distances)
+        if (
+            places > 1
+            and (frame.each or number in (1, places))
+            and not (listed and len(sites) != places)
+        ):
+            here = [[site] for site in sites] if listed else [sites] * places
+            here_size = sizes if len(sizes) == places else [span] * places
+            each = number if frame.each and frame.count else 1
+            if count.approximate:
+                return count, [(each, p, z) for p, z in zip(here, here_size, strict=True)]
+            return count, [
+                group
+                for place, size in zip(here, here_size, strict=True)
+                for group in _alike(each, place, size)
+            ]
         if frame.site_counts and listed:
             groups = []
             for site in sites:
@@ -298,8 +334,10 @@ class Case:
             item.attributes |= frame.attributes
             item.codes |= frame.codes
             item.treatments |= frame.treatments
-            if frame.distance is not None and item.distance is None:
-                item.distance = frame.distance
+            if frame.distances and item.distance is None:
+                evenly = len(items) % len(frame.distances) == 0
+                place = position * len(frame.distances) // len(items) if evenly else 0
+                item.distance = frame.distances[place]
             if not item.sites and frame.sites:
                 spread = len(frame.sites) == len(items) > 1
                 item.sites = [frame.sites[position]] if spread else list(frame.sites)

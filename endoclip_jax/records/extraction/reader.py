@@ -20,10 +20,12 @@ _SITE_GAP = re.compile(
 )
 _NOUN_GAP = re.compile(r"\b(?:in|at|on|of|with|was|were|is|are|from|by|for|had|which|that)\b")
 _ELLIPSIS_GAP = re.compile(
-    r"^\s*(?:(?:was|were|is|are|located|situated|found|seen|noted|each|more|further|additional|"
-    r"other|in|at|of|the|measuring|measured|sized|about|approximately|位于|见于|位|在|约|大小|直径|为|于|与|:)"
+    r"^\s*(?:(?:was|were|is|are|located|situated|nearby|close by|alongside|there|found|"
+    r"seen|noted|each|more|further|additional|other|in|at|of|the|measuring|measured|sized|about|approximately|位于|见于|位|在|约|大小|直径|为|于|与|:)"
     r"[\s:]*)*$"
 )
+# "It was 25 mm, laterally spreading" describes what the sentence before brought up.
+_PREDICATE = re.compile(r"(?i)\s*(?:it|this|they|these)\s+(?:was|is|were|are|measured|had)\b")
 _PLURAL = re.compile(r"(?:polyps|lesions|adenomas|nodules|masses|tumou?rs|growths|neoplasms)$")
 
 
@@ -101,6 +103,7 @@ class Reader:
         frame.end = max(frame.end, self.tokens[end - 1].end)
         if frame is self.frame and lead == "heading" and self._nothing_before(position):
             frame.heading = True
+        frame.lead_sites |= not frame.sites and not frame.opened
         frame.sites += [site for site in sites if site not in frame.sites]
         frame.site_counts |= counts
         frame.site_range |= is_range
@@ -114,6 +117,9 @@ class Reader:
             if tokens[index].kind == "suffix_count":
                 counts[sites[-1]] = tokens[index].value.number
                 index += 1
+                continue
+            if self._landmark(index):
+                index += 2
                 continue
             joint = index
             while joint < len(tokens) and (
@@ -139,6 +145,14 @@ class Reader:
                 break
             index = joint + 1
         return index, sites, counts, is_range
+
+    def _landmark(self, position: int) -> bool:
+        """Whether a run of sites passes over what a site is near: "横结肠近脾曲、降结肠"."""
+        tokens = self.tokens
+        if position + 1 >= len(tokens) or tokens[position].kind != "reference":
+            return False
+        gaps = self._gap(position).strip() + self._gap(position + 1).strip()
+        return tokens[position + 1].kind == "site" and not gaps
 
     def _nothing_before(self, position: int) -> bool:
         return all(token.kind in ("separator", "label") for token in self.tokens[:position])
@@ -203,7 +217,17 @@ class Reader:
             frame.count = token.value
             self._current(token)
             return
+        if self._apposed(position):
+            return
         self._fresh(token).count = token.value
+
+    def _apposed(self, position: int) -> bool:
+        """Whether "a" names anew what stands before a colon: "The lesion was seen: a 3 cm ..."."""
+        frame, token = self.frame, self.tokens[position]
+        if frame is None or not frame.noun or frame.plural or frame.sizes or position == 0:
+            return False
+        singular = frame.count in (None, Count(1)) and token.value == Count(1)
+        return singular and self.tokens[position - 1].value == ":"
 
     def _counts_lesions(self, position: int) -> str:
         """How a count belongs to lesions: "noun", "suffix", "ellipsis", "definite" or ""."""
@@ -213,6 +237,10 @@ class Reader:
             return "definite" if token.value.number == 1 else ""
         if before is not None and before.kind == "treatment" and not token.value.approximate:
             return ""
+        if before is not None and before.kind == "other" and not self._gap(position).strip():
+            return ""  # "黏膜下隆起一处"
+        if self.text[token.start : token.end].lower() == "one" and self._is_definite(position):
+            return "definite"
         if (
             before is not None
             and before.kind == "lesion"
@@ -266,6 +294,9 @@ class Reader:
             return ""
         following = self.tokens[position + 1]
         gap = self._gap(position + 1)
+        if following.kind == "definite" and position + 2 < len(self.tokens):
+            gap += self._gap(position + 2)
+            following = self.tokens[position + 2]
         if article:
             return "ellipsis" if following.kind == "size" and not gap.strip() else ""
         if following.kind == "separator" and following.value in ("(", ",", ":") and not gap.strip():
@@ -291,7 +322,11 @@ class Reader:
         nouns = [other.kind for other in self.tokens[:position] if other.kind != "separator"]
         if nouns and nouns[-1] == "treatment":  # "biopsied (x3)"
             return
-        if frame is not None and frame.noun and frame.count is None and not frame.select:
+        if frame is None or frame.count is not None or frame.select:
+            return
+        sized = any(other.kind == "size" for other in self.tokens[position:])
+        multiplied = self.text[token.start] in "xX×"  # "Caecum: x1 4 mm"
+        if frame.noun or (frame.lead_sites and sized and multiplied):
             frame.count = token.value
             self._current(token)
 
@@ -328,6 +363,9 @@ class Reader:
                 return False
         return False
 
+    def _on_element(self, position: int, token: Token) -> None:
+        self._open(token).count = Count(1)
+
     def _on_select(self, position: int, token: Token) -> None:
         before = self.tokens[position - 1] if position else None
         text = self.text[token.start : token.end].lower()
@@ -360,8 +398,9 @@ class Reader:
 
     def _on_each(self, position: int, token: Token) -> None:
         frame = self._current(token)
+        said = self.text[token.start : token.end].lower()
         # "两枚,分别位于" shares out what was counted; "各见一枚" counts at each place.
-        frame.each = not frame.opened
+        frame.each = not frame.opened or said.startswith(("各", "at each", "in each"))
 
     # Everything else fills slots.
 
@@ -382,9 +421,7 @@ class Reader:
     def _on_distance(self, position: int, token: Token) -> None:
         if self._leads(position + 1) and self.frame is not None and self.frame.opened:
             self._open(token)
-        frame = self._current(token)
-        if frame.distance is None:
-            frame.distance = token.value
+        self._current(token).distances.extend(token.value)
 
     def _on_attribute(self, position: int, token: Token) -> None:
         self._current(token).attributes[token.value] = None
@@ -392,6 +429,7 @@ class Reader:
     def _on_lst(self, position: int, token: Token) -> None:
         frame = self._current(token)
         measured = any(other.kind in ("size", "site") for other in self.tokens)
+        measured &= not _PREDICATE.match(self.text)
         if frame.noun is None and not frame.select and (frame.count or measured):
             frame.noun = "lst"
             frame.definite = frame.definite or self._is_definite(position)

@@ -9,6 +9,7 @@ from endoclip_jax.records.extraction.describe import describe
 from endoclip_jax.records.extraction.frames import Frame
 from endoclip_jax.records.extraction.items import Case, Item
 from endoclip_jax.records.extraction.lexicon import Token
+from endoclip_jax.records.extraction.lists import mark_elements
 from endoclip_jax.records.extraction.reader import Reader
 from endoclip_jax.records.extraction.scan import scan
 from endoclip_jax.records.extraction.scope import settle
@@ -107,7 +108,7 @@ def _tokens(folded: Folded, sentence: Sentence, units: list[str]) -> list[Token]
     tokens = scan(text, folded.lower[sentence.start : sentence.end])
     if units and "|" in text:
         tokens = sorted(tokens + cell_tokens(text, units), key=lambda token: token.start)
-    return settle(tokens, text)
+    return mark_elements(settle(tokens, text), text)
 
 
 def _note(

@@ -323,6 +323,8 @@ class Case:
             return [item for item in several if not item.chosen]
         if frame.select == "last":
             return several[-1:]
+        if frame.select == "1-2":
+            return several[:2]
         ordinal = int(frame.select or 1) - 1
         return several[ordinal : ordinal + 1]
 
@@ -376,6 +378,7 @@ def _share_backwards(frames: list[Frame]) -> None:
             frame.attributes = later.attributes | frame.attributes
             frame.codes = later.codes | frame.codes
             frame.treatments = later.treatments | frame.treatments
+            frame.sizes = frame.sizes or later.sizes[:1]
 
 
 def _extreme(items: list[Item], frame: Frame) -> list[Item]:

@@ -181,6 +181,11 @@ class Reader:
     def _site_ahead(self, position: int) -> bool:
         return any(token.kind == "site" for token in self.tokens[position:])
 
+    def _site_next(self, position: int) -> bool:
+        ahead = self.tokens[position : position + 2]
+        kinds = [token.kind for token in ahead]
+        return kinds[:1] == ["site"] or kinds == ["definite", "site"]
+
     def _leads(self, position: int) -> str:
         """ "heading", "lesion" or "": whether what follows a site run opens a lesion there."""
         for index in range(position, len(self.tokens)):
@@ -299,6 +304,8 @@ class Reader:
             following = self.tokens[position + 2]
         if article:
             return "ellipsis" if following.kind == "size" and not gap.strip() else ""
+        if self._noun_comes_last(position):
+            return "ellipsis"
         if following.kind == "separator" and following.value in ("(", ",", ":") and not gap.strip():
             after = self.tokens[position + 2] if position + 2 < len(self.tokens) else None
             named = after is not None and after.kind in ("size", "site", "lst", "code")
@@ -316,6 +323,14 @@ class Reader:
         ):
             return ""
         return "ellipsis" if _ELLIPSIS_GAP.fullmatch(gap) else ""
+
+    def _noun_comes_last(self, position: int) -> bool:
+        """ "升结肠见两枚、降结肠见一枚、直肠见两枚息肉": the noun follows the last count."""
+        following = self.tokens[position + 1]
+        listed = following.kind == "separator" and following.value in ("、", ",", "and")
+        counted = self.text[self.tokens[position].end - 1] in "枚个颗粒处"
+        ahead = [token.kind for token in self.tokens[position + 1 :]]
+        return listed and counted and "lesion" in ahead and "count" in ahead
 
     def _on_suffix_count(self, position: int, token: Token) -> None:
         frame = self.frame
@@ -371,6 +386,9 @@ class Reader:
         text = self.text[token.start : token.end].lower()
         if text.startswith("each") and before is not None and before.kind in ("size", "count"):
             return
+        if text == "each" and self.frame and self.frame.count and self._site_next(position + 1):
+            self.frame.each = True  # "one polyp each in the caecum and the rectum"
+            return
         if self.frame is not None and not self.frame.opened and not self.frame.says_something:
             frame = self._current(token)
         else:
@@ -400,12 +418,39 @@ class Reader:
         frame = self._current(token)
         said = self.text[token.start : token.end].lower()
         # "两枚,分别位于" shares out what was counted; "各见一枚" counts at each place.
-        frame.each = not frame.opened or said.startswith(("各", "at each", "in each"))
+        frame.each |= not frame.opened or said.startswith(("各", "at each", "in each"))
 
     # Everything else fills slots.
 
     def _on_size(self, position: int, token: Token) -> None:
+        if self._stands_for_place(position):
+            self._current(token).distances.append((token.value.spans[0][0] or 0) / 10)
+            return
+        frame = self.frame
+        if frame is not None and frame.noun and self._sizes_another(position):
+            self._open(token)
         self._current(token).sizes.extend(token.value.spans)
+
+    def _stands_for_place(self, position: int) -> bool:
+        """ "Rectum, 5-10 cm: ...": how far up the bowel, not how large."""
+        tokens = self.tokens
+        headed = position + 1 < len(tokens) and tokens[position + 1].value == ":"
+        placed = any(token.kind == "site" for token in tokens[:position])
+        only = all(token.kind in ("site", "separator", "label") for token in tokens[:position])
+        return headed and placed and only and tokens[position].value.factor == 10
+
+    def _sizes_another(self, position: int) -> bool:
+        """Whether the noun after this size is another lesion: "...; 6 mm polyp in the rectum"."""
+        before = self.tokens[position - 1] if position else None
+        apart = before is not None and before.value == ";"
+        if not (apart or (self.frame and self.frame.sizes)):
+            return False
+        for token in self.tokens[position + 1 :]:
+            if token.kind == "lesion":
+                return True
+            if token.kind not in ("attribute", "code", "site", "adjective"):
+                return False
+        return False
 
     def _on_bare_size(self, position: int, token: Token) -> None:
         frame = self._current(token)

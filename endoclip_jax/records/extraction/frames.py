@@ -36,6 +36,8 @@ class Frame:
     label: str | None = None
     heading: bool = False
     weak: bool = False
+    nearby: bool = False
+    clause: int = 0
     sites: list[str] = field(default_factory=list)
     site_counts: dict[str, int] = field(default_factory=dict)
     site_range: bool = False

@@ -34,6 +34,7 @@ class Item:
     codes: dict[tuple[str, str], None] = field(default_factory=dict)
     treatments: dict[str, None] = field(default_factory=dict)
     evidence: dict[tuple[int, int], None] = field(default_factory=dict)
+    clause: int = 0
     chosen: bool = False
     needs_removal: bool = False
     header: int | None = None
@@ -57,6 +58,8 @@ class Case:
         ``heading`` is the site its paragraph is about, ``entry`` its number in a list.
         """
         _share_backwards(frames)
+        if entry is not None and frames and frames[0].lead_sites:
+            frames[0].heading = True  # "1. Ascending colon 5 mm"
         introduced: list[Item] = []
         target: list[Item] = []
         before: Frame | None = None
@@ -68,7 +71,7 @@ class Case:
                 target = []
                 continue
             if frame.kind == "denial":
-                self._forget(introduced or self.focus)
+                self._forget(introduced or self.focus, frame)
                 continue
             if self._recounts(frame, introduced or self.focus):
                 frame.select, frame.count, frame.noun = "all", None, None
@@ -78,6 +81,8 @@ class Case:
                 self._inherit_sites(frame, before)
                 before = frame
                 target = self._expand(frame, offset, heading)
+                for item in target:
+                    item.clause = frame.clause
                 introduced += target
                 self.items += target
                 continue
@@ -85,7 +90,7 @@ class Case:
             if frame.says_something or frame.treatments:
                 self._apply(frame, target, offset)
         for item in introduced:
-            item.entry = entry
+            item.entry, item.clause = entry, -1
         if introduced:
             self.focus = introduced
 
@@ -133,7 +138,11 @@ class Case:
 
     def _inherit_sites(self, frame: Frame, before: Frame | None) -> None:
         """ "In the sigmoid there were 2 polyps of 4 mm and 1 polyp of 10 mm": all are there."""
-        if before is None or frame.sites or frame.distances or frame.label:
+        if frame.sites or frame.distances or frame.label:
+            return
+        if frame.nearby and before is None and self.items:
+            frame.sites = list(self.items[-1].sites)
+        if before is None:
             return
         if before.lead_sites or frame.noun is None:
             frame.sites = list(before.sites)
@@ -155,6 +164,9 @@ class Case:
             return True
         structured = any(aspect in ("gross_form", "attachment") for aspect, _ in frame.attributes)
         structured |= any(system in ("paris", "yamada") for system, _ in frame.codes)
+        if frame.lead_sites and frame.sizes and structured and not frame.heading:
+            waiting = any(item.size is None for item in self.focus)
+            return not waiting and not self._candidates(frame)  # "Sigmoid 6 mm Is"
         return frame.heading and bool(frame.sizes or structured)
 
     def _spoken_of_before(self, frame: Frame) -> bool:
@@ -311,6 +323,10 @@ class Case:
                 return self.items[-2:]
             if len(base) == 1 and base[0].count == 1:
                 return list(self.items)
+            # "…;直肠见两枚,均为亚蒂": of the clause, unless it told of one alone.
+            clause = [item for item in base if item.clause == frame.clause]
+            if sum(item.count for item in clause) > 1:
+                return clause
             return list(base) or list(self.items)
         if frame.select in ("largest", "smallest"):
             group = [item for item in base if item.count > 1]
@@ -351,9 +367,11 @@ class Case:
                 item.evidence[(offset + frame.start, offset + frame.end)] = None
             item.chosen |= bool(frame.label or frame.select not in (None, "all"))
 
-    def _forget(self, denied: list[Item]) -> None:
+    def _forget(self, spoken_of: list[Item], frame: Frame) -> None:
+        """Takes back what is denied; of what is only taken for something else, no polyp."""
+        denied = [item for item in spoken_of if not frame.weak or item.noun == "lesion"]
         self.items = [item for item in self.items if item not in denied]
-        self.focus = []
+        self.focus = [item for item in self.focus if item not in denied and frame.weak]
 
 
 def _alike(

@@ -19,10 +19,15 @@ def mark_elements(tokens: list[Token], text: str) -> list[Token]:
     for position, token in enumerate(tokens):
         if token.kind == "separator" and token.value in (":", "("):
             stated = _announced(tokens[:position], text)
+            stated = stated or -_is_heading(tokens[:position]) * (token.value == ":")
             stop = len(tokens) if token.value == ":" else _closing(tokens, position)
             heads = _heads(tokens, position + 1, stop) if stated else []
             if stated and (len(heads) == stated if stated > 0 else len(heads) > 1):
                 return _with_elements(tokens, heads)
+        dashed = position > 0 and text[tokens[position - 1].end : token.start].strip() == "-"
+        if dashed and _is_heading(tokens[:position]):
+            heads = _heads(tokens, position, len(tokens))
+            return _with_elements(tokens, heads) if len(heads) > 1 else tokens
     return tokens
 
 
@@ -38,6 +43,12 @@ def _announced(tokens: Sequence[Token], text: str) -> int:
         return -1 if counts[0].approximate else counts[0].number * (counts[0].number > 1)
     noun = tokens[nouns[0]]
     return -1 if text[noun.start : noun.end].lower().endswith("s") else 0
+
+
+def _is_heading(tokens: Sequence[Token]) -> bool:
+    """Whether a colon follows a segment's name alone: "Transverse: 2 mm Is, 6 mm IIa"."""
+    kinds = {token.kind for token in tokens}
+    return "site" in kinds and kinds <= {"site", "separator", "label"}
 
 
 def _closing(tokens: Sequence[Token], position: int) -> int:

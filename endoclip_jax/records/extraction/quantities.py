@@ -44,8 +44,8 @@ _PART_AFTER = (
     r"upstream|downstream|of (?:the )?(?:colon|mucosa|rectum|sigmoid|bowel)))"
 )
 _PART_BEFORE = re.compile(
-    r"(?:(?:stalk|pedicle|dominant nodule|depression|ulcer|snare|clip|forceps|needle|margins?|"
-    r"tattoo|segment of|length of|distance of|stretch of|extending|extends|for|along|"
+    r"(?:(?:stalk|pedicle|dominant nodule|depression|ulcer(?!at)|snare|clip|forceps|needle|"
+    r"margins?|tattoo|segment of|length of|distance of|stretch of|extending|extends|for|along|"
     r"蒂|结节|凹陷|溃疡|创面|圈套器|钛夹|长约|范围)"
     r"[^,;。]{0,14}|进镜.{0,8}|插镜.{0,8})$"
 )
@@ -250,7 +250,7 @@ _PATTERNS: tuple[tuple[str, Callable[[Found], Token | None]], ...] = (
     (rf"(?i:\b{_FAR}(?:{LIST}{_FAR})*\s*(?:FAV|AV)\b)", _distance),
     (
         rf"(?i:(?:\bat|@)\s*(?:about |approximately |~)?{_FAR}(?:{LIST}(?:at\s+)?{_FAR})*"
-        r"(?!\s*(?:in\b|polyp|lesion|mass|size|long)))",
+        r"(?!\s*(?:in (?:size|diameter|length)|polyp|lesion|mass|size|long)))",
         _distance,
     ),
     (

@@ -26,6 +26,16 @@ _ELLIPSIS_GAP = re.compile(
 )
 # "It was 25 mm, laterally spreading" describes what the sentence before brought up.
 _PREDICATE = re.compile(r"(?i)\s*(?:it|this|they|these)\s+(?:was|is|were|are|measured|had)\b")
+_NEARBY = re.compile(
+    r"(?i)\b(?:beside|next to|near|adjacent to|alongside|close to)\s+"
+    r"(?:it|this|the (?:lesion|former))\b|\bnearby\b|\bsame (?:segment|site|place|area)\b|"
+    r"其旁|旁边|同部位|同一部位"
+)
+# What a lesion is taken for: "considered a hypertrophied anal papilla".
+_TAKEN_FOR = re.compile(
+    r"(?i)(?:考虑为?|符合|诊断为|(?:consistent|in keeping|compatible) with|suggest\w*(?: of)?|"
+    r"likely|probably|represent\w*|consider\w*(?: as)?)\s*(?:an?\s+|the\s+)?$"
+)
 _PLURAL = re.compile(r"(?:polyps|lesions|adenomas|nodules|masses|tumou?rs|growths|neoplasms)$")
 
 
@@ -48,8 +58,13 @@ class Reader:
             token = self.tokens[position]
             handler = getattr(self, f"_on_{token.kind}", None)
             position = (handler(position, token) if handler else None) or position + 1
+        nearby = bool(_NEARBY.search(self.text))
         for frame in self.frames:
             self._stretch(frame)
+            frame.nearby = nearby and not frame.sites
+            frame.clause = sum(
+                token.value == ";" and token.start < frame.end for token in self.tokens
+            )
         return self.frames
 
     def _stretch(self, frame: Frame) -> None:
@@ -91,7 +106,9 @@ class Reader:
     # Sites: a run of sites is read at once, because what follows the run says whose it is.
 
     def _on_site(self, position: int, token: Token) -> int:
-        end, sites, counts, is_range = self._site_run(position)
+        end, sites, counts, is_range, distances = self._site_run(position)
+        if end < len(self.tokens) and self._spelled(end) == "对侧":
+            return end + 1
         if self._refers(position) and ((self.frame and self.frame.sites) or self._site_ahead(end)):
             return end
         lead = self._leads(end)
@@ -105,12 +122,18 @@ class Reader:
             frame.heading = True
         frame.lead_sites |= not frame.sites and not frame.opened
         frame.sites += [site for site in sites if site not in frame.sites]
+        frame.distances += distances
         frame.site_counts |= counts
         frame.site_range |= is_range
         return end
 
-    def _site_run(self, position: int) -> tuple[int, list[str], dict[str, int], bool]:
+    def _spelled(self, position: int) -> str:
+        return self.text[self.tokens[position].start : self.tokens[position].end].lower()
+
+    def _site_run(self, position: int) -> tuple[int, list[str], dict[str, int], bool, list[float]]:
+        """(end, sites, lesions per site, whether a range, distances) of sites told in a row."""
         tokens = self.tokens
+        distances: list[float] = []
         sites, counts, is_range = [tokens[position].value], {}, False
         index = position + 1
         while index < len(tokens):
@@ -121,6 +144,10 @@ class Reader:
             if self._landmark(index):
                 index += 2
                 continue
+            if tokens[index].kind == "distance" and self._goes_on(index + 1, bool(distances)):
+                distances += tokens[index].value  # "降结肠距肛40cm、乙状结肠距肛20cm"
+                index += 1
+                continue
             joint = index
             while joint < len(tokens) and (
                 tokens[joint].kind == "separator"
@@ -128,6 +155,14 @@ class Reader:
             ):
                 joint += 1
             separated = joint > index
+            if separated and [token.kind for token in tokens[joint : joint + 2]] == [
+                "distance",
+                "site",
+            ]:
+                distances += tokens[joint].value  # "距肛40cm降结肠、距肛20cm乙状结肠"
+                sites.append(tokens[joint + 1].value)
+                index = joint + 2
+                continue
             article = joint
             joint += joint < len(tokens) and tokens[joint].kind == "definite"
             if joint >= len(tokens) or tokens[joint].kind != "site" or joint - index > 3:
@@ -144,7 +179,12 @@ class Reader:
             else:
                 break
             index = joint + 1
-        return index, sites, counts, is_range
+        return index, sites, counts, is_range, distances
+
+    def _goes_on(self, position: int, begun: bool) -> bool:
+        """Whether sites with distances go on here, or just ended before "each"."""
+        kinds = [token.kind for token in self.tokens[position : position + 3]]
+        return kinds == ["separator", "site", "distance"] or (begun and kinds[:1] == ["each"])
 
     def _landmark(self, position: int) -> bool:
         """Whether a run of sites passes over what a site is near: "横结肠近脾曲、降结肠"."""
@@ -176,6 +216,10 @@ class Reader:
             position -= 1
         if position == 0 or self.tokens[position - 1].kind != "reference":
             return False
+        reference = self.tokens[position - 1]
+        taken = position > 1 and self.tokens[position - 2].kind in ("count", "lesion", "treatment")
+        if taken and self.text[reference.start : reference.end].lower() == "from":
+            return False  # "one from the caecum"
         return self._gap(position).strip() in ("", "to", "of")
 
     def _site_ahead(self, position: int) -> bool:
@@ -190,6 +234,8 @@ class Reader:
         """ "heading", "lesion" or "": whether what follows a site run opens a lesion there."""
         for index in range(position, len(self.tokens)):
             token = self.tokens[index]
+            if index == position and self._gap(position).strip() == "-":
+                return "heading"
             if token.kind == "separator":
                 if token.value in (":", "|") and index == position:
                     return "heading"
@@ -308,7 +354,10 @@ class Reader:
             return "ellipsis"
         if following.kind == "separator" and following.value in ("(", ",", ":") and not gap.strip():
             after = self.tokens[position + 2] if position + 2 < len(self.tokens) else None
-            named = after is not None and after.kind in ("size", "site", "lst", "code")
+            kinds = ["size", "site", "lst", "code"]
+            if self.text[self.tokens[position].end - 1] in "枚个颗粒":
+                kinds += ["each", "select", "attribute"]
+            named = after is not None and after.kind in kinds
             return "ellipsis" if named else ""
         if self.tokens[position].value.approximate and following.kind != "size":
             return ""
@@ -403,6 +452,10 @@ class Reader:
             frame.noun = "polyp"
 
     def _on_other(self, position: int, token: Token) -> None:
+        if _TAKEN_FOR.search(self.text[: token.start]) and self.frame and self.frame.noun:
+            frame = self._open(token)
+            frame.kind, frame.weak = "denial", True
+            return
         self._fresh(token).kind = "other"
 
     def _on_negated(self, position: int, token: Token) -> None:

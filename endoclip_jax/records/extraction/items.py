@@ -10,12 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from endoclip_jax.records.extraction.frames import Frame
+from endoclip_jax.records.extraction.groups import Span, shared_out
 from endoclip_jax.records.extraction.quantities import Count
-
-# A stated number of alike lesions is listed one by one up to here, and kept as a group beyond.
-LARGEST_LIST = 5
-
-Span = tuple[float | None, float | None]
 
 
 @dataclass
@@ -199,7 +195,7 @@ class Case:
     def _expand(self, frame: Frame, offset: int, heading: list[str]) -> list[Item]:
         """One item per lesion of an introducing frame, or one for a group."""
         sites = frame.sites or list(heading)
-        count, groups = self._groups(frame, sites)
+        count, groups = shared_out(frame, sites)
         header = None
         if sum(number for number, _, _ in groups) > 1 and not frame.sizes:
             self._headers += 1
@@ -222,65 +218,6 @@ class Case:
         for item in items:
             item.chosen = False
         return items
-
-    def _groups(
-        self, frame: Frame, sites: list[str]
-    ) -> tuple[Count, list[tuple[int, list[str], Span | None]]]:
-        """(count, places, size) of the items of a frame."""
-        sizes = frame.sizes
-        shared: Span | None = sizes[0] if len(sizes) == 1 else None
-        span: Span | None = shared
-        if len(sizes) > 1:
-            lows = [low for low, _ in sizes if low is not None]
-            span = (min(lows) if lows else None, max(high for _, high in sizes))
-        count = frame.count
-        listed = len(sites) > 1 and not frame.site_range
-        if count is None and frame.plural:
-            several = len(sizes) > 1
-            count = Count(len(sizes)) if several else Count(max(2, len(sites)), True)
-        elif count is None:
-            count = Count(len(sites) if listed and not frame.definite else 1)
-        number = count.number
-        places = len(frame.distances)
-        if (
-            places > 1
-            and (frame.each or number in (1, places))
-            and not (listed and len(sites) != places)
-        ):
-            here = [[site] for site in sites] if listed else [sites] * places
-            here_size = sizes if len(sizes) == places else [span] * places
-            each = number if frame.each and frame.count else 1
-            if count.approximate:
-                return count, [(each, p, z) for p, z in zip(here, here_size, strict=True)]
-            return count, [
-                group
-                for place, size in zip(here, here_size, strict=True)
-                for group in _alike(each, place, size)
-            ]
-        if frame.site_counts and listed:
-            groups = []
-            for site in sites:
-                groups += _alike(frame.site_counts.get(site, 1), [site], shared)
-            return Count(sum(frame.site_counts.get(site, 1) for site in sites)), groups
-        if frame.each and listed:
-            if count.approximate:
-                return count, [(number, [site], span) for site in sites]
-            if len(sizes) == len(sites):
-                return count, [(number, [s], z) for s, z in zip(sites, sizes, strict=True)]
-            return count, [group for site in sites for group in _alike(number, [site], span)]
-        if count.approximate:
-            return count, [(number, sites, span)]
-        if number == 1:
-            return count, [(1, sites, sizes[0] if sizes else None)]
-        if len(sizes) == number:
-            one_each = listed and len(sites) == number
-            places = [[site] for site in sites] if one_each else [sites] * number
-            return count, [(1, place, size) for place, size in zip(places, sizes, strict=True)]
-        if listed and len(sites) == number:
-            return count, [(1, [site], span) for site in sites]
-        if listed and frame.each is False and number > len(sites):
-            return count, [(number, sites, span)]
-        return count, _alike(number, sites, span)
 
     def _candidates(self, frame: Frame) -> list[Item]:
         """Earlier items that a definite noun phrase can mean."""
@@ -372,16 +309,6 @@ class Case:
         denied = [item for item in spoken_of if not frame.weak or item.noun == "lesion"]
         self.items = [item for item in self.items if item not in denied]
         self.focus = [item for item in self.focus if item not in denied and frame.weak]
-
-
-def _alike(
-    number: int, sites: list[str], size: Span | None
-) -> list[tuple[int, list[str], Span | None]]:
-    """A stated number of lesions that differ in nothing: one by one, unless they share a range."""
-    ranged = size is not None and size[0] != size[1]
-    if number > LARGEST_LIST or (ranged and number > 1):
-        return [(number, sites, size)]
-    return [(1, sites, size)] * number
 
 
 def _share_backwards(frames: list[Frame]) -> None:

@@ -38,7 +38,7 @@ class LLMSettings:
     concurrency: int = 4
     timeout_s: float = 300.0
     max_tokens: int = 4096
-    tries: int = 5
+    tries: int = 7  # about a minute of pauses: a server that loads its model answers 503
     pause_s: float = 1.0
 
 

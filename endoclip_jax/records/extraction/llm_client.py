@@ -66,7 +66,7 @@ class ChatClient:
         form: str = "auto",
         max_tokens: int = 4096,
         timeout_s: float = 300.0,
-        tries: int = 5,
+        tries: int = 7,
         pause_s: float = 1.0,
     ):
         self._url = _parsed(base_url)

@@ -11,7 +11,8 @@ from endoclip_jax.records.extraction.quantities import Count
 _NOUN_GAP = re.compile(r"\b(?:in|at|on|of|with|was|were|is|are|from|by|for|had|which|that)\b")
 _ELLIPSIS_GAP = re.compile(
     r"^\s*(?:(?:was|were|is|are|located|situated|nearby|close by|alongside|there|found|"
-    r"seen|noted|each|more|further|additional|other|in|at|of|the|measuring|measured|sized|about|approximately|位于|见于|位|在|约|大小|直径|为|于|与|:)"
+    r"seen|noted|each|more|further|additional|other|in|at|of|the|measuring|measured|sized|"
+    r"about|approximately|位于|见于|位|在|约|大小|直径|为|于|与|:)"
     r"[\s:]*)*$"
 )
 

@@ -37,7 +37,9 @@ class Frame:
     heading: bool = False
     weak: bool = False
     nearby: bool = False
+    elsewhere: bool = False
     clause: int = 0
+    picks: int = 1
     sites: list[str] = field(default_factory=list)
     site_counts: dict[str, int] = field(default_factory=dict)
     site_range: bool = False

@@ -33,6 +33,7 @@ class Item:
     clause: int = 0
     chosen: bool = False
     needs_removal: bool = False
+    vague: bool = False
     header: int | None = None
     elliptic: bool = False
 
@@ -72,7 +73,7 @@ class Case:
             if self._recounts(frame, introduced or self.focus):
                 frame.select, frame.count, frame.noun = "all", None, None
             elif self._picks_one(frame, introduced or self.focus):
-                frame.select, frame.count = "next", None
+                frame.select, frame.picks, frame.count = "next", frame.count.number, None
             if self._introduces(frame):
                 self._inherit_sites(frame, before)
                 before = frame
@@ -117,7 +118,13 @@ class Case:
 
     def _picks_one(self, frame: Frame, base: list[Item]) -> bool:
         """ "Two polyps, one in the caecum ...": the one is of the two just announced."""
-        if frame.kind != "lesion" or frame.noun or frame.count != Count(1):
+        if frame.kind != "lesion" or frame.noun or frame.count is None:
+            return False
+        homeless = [item for item in base if not (item.sites or item.chosen or item.distance)]
+        shares = bool(frame.sites) and not frame.sizes and not frame.count.approximate
+        if shares and len(base) > 1 and frame.count.number <= len(homeless):
+            return True  # "Four 3 mm polyps: two in the caecum, ...": two of the four
+        if frame.count != Count(1):
             return False
         waiting = [item for item in base if item.header and not item.chosen and item.size is None]
         return len(base) > 1 and any(
@@ -138,7 +145,7 @@ class Case:
             return
         if frame.nearby and before is None and self.items:
             frame.sites = list(self.items[-1].sites)
-        if before is None:
+        if before is None or frame.elsewhere:
             return
         if before.lead_sites or frame.noun is None:
             frame.sites = list(before.sites)
@@ -210,6 +217,7 @@ class Case:
                 sites=list(places),
                 size=size,
                 needs_removal=frame.weak,
+                vague=frame.noun in (None, "lesion"),
                 header=header,
                 elliptic=frame.noun is None,
             )
@@ -271,7 +279,7 @@ class Case:
                 return group
             return _extreme(several, frame)
         if frame.select == "next":
-            return [item for item in several if not item.chosen][:1]
+            return [item for item in several if not item.chosen][: frame.picks]
         if frame.select == "rest":
             return [item for item in several if not item.chosen]
         if frame.select == "last":
@@ -306,7 +314,7 @@ class Case:
 
     def _forget(self, spoken_of: list[Item], frame: Frame) -> None:
         """Takes back what is denied; of what is only taken for something else, no polyp."""
-        denied = [item for item in spoken_of if not frame.weak or item.noun == "lesion"]
+        denied = [item for item in spoken_of if not frame.weak or item.vague]
         self.items = [item for item in self.items if item not in denied]
         self.focus = [item for item in self.focus if item not in denied and frame.weak]
 

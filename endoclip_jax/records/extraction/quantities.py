@@ -259,6 +259,7 @@ _PATTERNS: tuple[tuple[str, Callable[[Found], Token | None]], ...] = (
         _distance,
     ),
     (rf"距(?:离)?[^\d,;。]{{1,10}}{_FAR}(?:处|左右)*", _ignored),
+    (rf"[口肛]侧\s*(?:约)?{_FAR}(?:处|左右)*", _ignored),
     (
         r"(?i:(?:polyp|lesion|#|no\.|number|息肉|病变|病灶)\s?#?\s?(?P<label>\d{1,2}|[A-H])"
         r"(?![\w.+-]|\s?(?:mm|cm|x|×|-|~|枚|个|颗|处|to\b))|#\s?(?P<label2>\d{1,2})(?![\w.]))",

@@ -15,6 +15,8 @@ from endoclip_jax.records.extraction.quantities import Count, Size
 
 # "It was 25 mm, laterally spreading" describes what the sentence before brought up.
 _PREDICATE = re.compile(r"(?i)\s*(?:it|this|they|these)\s+(?:was|is|were|are|measured|had)\b")
+_ELSEWHERE = re.compile(r"[口肛]侧|[上下]方|\b(?:proximal|distal|oral|anal) to\b")
+_WERE = re.compile(r"\b(?:were|are)\b")
 _NEARBY = re.compile(
     r"(?i)\b(?:beside|next to|near|adjacent to|alongside|close to)\s+"
     r"(?:it|this|the (?:lesion|former))\b|\bnearby\b|\bsame (?:segment|site|place|area)\b|"
@@ -38,6 +40,7 @@ class Reader(PlaceReader):
             token = self.tokens[position]
             handler = getattr(self, f"_on_{token.kind}", None)
             position = (handler(position, token) if handler else None) or position + 1
+        self._share_place()
         nearby = bool(_NEARBY.search(self.text))
         for frame in self.frames:
             self._stretch(frame)
@@ -46,6 +49,17 @@ class Reader(PlaceReader):
                 token.value == ";" and token.start < frame.end for token in self.tokens
             )
         return self.frames
+
+    def _share_place(self) -> None:
+        """ "A 3 mm polyp and an 8 mm polyp were seen in the rectum": both are there."""
+        for one, other in zip(self.frames, self.frames[1:], strict=False):
+            placed = bool(other.sites) and not other.lead_sites
+            one_each = one.count in (None, Count(1)) and not one.plural and bool(other.noun)
+            alone = bool(one.noun) and not (one.sites or one.distances) and one_each
+            other.elsewhere = bool(_ELSEWHERE.search(self.text[one.end : other.end]))
+            between = self.text[one.end : other.end].lower()
+            if alone and placed and one.introduces and other.introduces and _WERE.search(between):
+                one.sites = list(other.sites)
 
     def _stretch(self, frame: Frame) -> None:
         """Evidence goes from the sentence's start, or the frame's, to the end of its phrase."""
@@ -107,7 +121,7 @@ class Reader(PlaceReader):
             frame.noun = "polyp"
 
     def _on_other(self, position: int, token: Token) -> None:
-        if _TAKEN_FOR.search(self.text[: token.start]) and self.frame and self.frame.noun:
+        if _TAKEN_FOR.search(self.text[: token.start]) and self.frame and self.frame.introduces:
             frame = self._open(token)
             frame.kind, frame.weak = "denial", True
             return

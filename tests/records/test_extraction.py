@@ -50,7 +50,7 @@ GAPS = rows("known_gaps.jsonl")
 
 def summary(polyp: dict) -> str:
     low, high = polyp["size_mm_min"], polyp["size_mm_max"]
-    size = "-" if high is None else f"{high:g}" if low == high else f"{low:g}-{high:g}"
+    size = "-" if high is None else f"{high:g}" if low in (None, high) else f"{low:g}-{high:g}"
     bits = attribute_bits(polyp)
     looks = sorted(name.split(".")[1] for name, bit in zip(BIT_NAMES, bits, strict=True) if bit)
     sites = ",".join(polyp["location"]) or "-"

@@ -73,7 +73,8 @@ class Case:
             if self._recounts(frame, introduced or self.focus):
                 frame.select, frame.count, frame.noun = "all", None, None
             elif self._picks_one(frame, introduced or self.focus):
-                frame.select, frame.picks, frame.count = "next", frame.count.number, None
+                frame.picks = frame.count.number if frame.count else 1
+                frame.select, frame.count = "next", None
             if self._introduces(frame):
                 self._inherit_sites(frame, before)
                 before = frame

@@ -7,8 +7,6 @@ Item accuracy is TP / (TP + FP + FN) over all reports: ``relaxed`` wants locatio
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,10 +18,19 @@ from endoclip_jax.records.attributes import (
     NUM_BITS,
     aspect_slice,
     attribute_bits,
+    bit_values,
     case_type,
 )
+from endoclip_jax.records.extraction.text import squeezed
 
 SIZE_TOLERANCE_MM = 1.0
+_COMPARED = (
+    "count",
+    "count_is_approximate",
+    "size_mm_min",
+    "size_mm_max",
+    "distance_from_anal_verge_cm",
+)
 _FORM = np.r_[aspect_slice("gross_form"), aspect_slice("attachment")]
 
 
@@ -71,6 +78,27 @@ def match_items(
     return pairs + [(None, g) for i, g in enumerate(gold) if i not in columns]
 
 
+def differences(first: Mapping, second: Mapping) -> list[str]:
+    """Where two readings of a report differ in what training uses of them; empty if nowhere.
+
+    Compared are the lesions: how many, where, their size, count, distance and bits.
+    """
+    found = []
+    for one, other in match_items(first["polyps"], second["polyps"]):
+        if one is None or other is None:
+            only = "second" if one is None else "first"
+            polyp = one or other or {}
+            found.append(f"only the {only} has: {polyp['description']}")
+            continue
+        where = f"polyp {one['polyp_index']}"
+        values = {key: (one[key], other[key]) for key in _COMPARED}
+        values["location"] = (sorted(one["location"]), sorted(other["location"]))
+        stated = bit_values(attribute_bits(one)), bit_values(attribute_bits(other))
+        values |= {aspect: (stated[0][aspect], stated[1][aspect]) for aspect, _ in ASPECTS}
+        found += [f"{where} {key}: {a} or {b}" for key, (a, b) in values.items() if a != b]
+    return found
+
+
 def is_relaxed_match(predicted: Mapping, gold: Mapping) -> bool:
     """Same locations, size within 1 mm, same gross form and attachment."""
     same_form = bool((attribute_bits(predicted)[_FORM] == attribute_bits(gold)[_FORM]).all())
@@ -86,7 +114,7 @@ def is_strict_match(predicted: Mapping, gold: Mapping) -> bool:
 
 def is_grounded(span: str, report: str) -> bool:
     """Whether a span is in the report, after folding widths and blanks (NFKC)."""
-    return _squeezed(span) in _squeezed(report)
+    return squeezed(span) in squeezed(report)
 
 
 def _tally_case(
@@ -198,13 +226,9 @@ def _shared_evidence(predicted: Mapping, gold: Mapping) -> float:
         Counter(
             pair
             for span in item.get("evidence", ())
-            for pair in zip(_squeezed(span), _squeezed(span)[1:], strict=False)
+            for pair in zip(squeezed(span), squeezed(span)[1:], strict=False)
         )
         for item in (predicted, gold)
     )
     total = sum(a.values()) + sum(b.values())
     return 2 * sum((a & b).values()) / total if total else 0.0
-
-
-def _squeezed(text: str) -> str:
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))

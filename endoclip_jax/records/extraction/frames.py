@@ -36,12 +36,17 @@ class Frame:
     label: str | None = None
     heading: bool = False
     weak: bool = False
+    nearby: bool = False
+    elsewhere: bool = False
+    clause: int = 0
+    picks: int = 1
     sites: list[str] = field(default_factory=list)
     site_counts: dict[str, int] = field(default_factory=dict)
     site_range: bool = False
     sizes: list[tuple[float | None, float]] = field(default_factory=list)
     bare_size: bool = False
-    distance: float | None = None
+    lead_sites: bool = False
+    distances: list[float] = field(default_factory=list)
     attributes: dict[tuple[str, str], None] = field(default_factory=dict)
     codes: dict[tuple[str, str], None] = field(default_factory=dict)
     treatments: dict[str, None] = field(default_factory=dict)
@@ -60,7 +65,7 @@ class Frame:
 
     @property
     def says_something(self) -> bool:
-        return bool(self.attributes or self.codes or self.sizes or self.sites or self.distance)
+        return bool(self.attributes or self.codes or self.sizes or self.sites or self.distances)
 
 
 def segments_between(first: str, last: str) -> list[str]:

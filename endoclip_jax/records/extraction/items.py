@@ -10,12 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from endoclip_jax.records.extraction.frames import Frame
+from endoclip_jax.records.extraction.groups import Span, shared_out
 from endoclip_jax.records.extraction.quantities import Count
-
-# A stated number of alike lesions is listed one by one up to here, and kept as a group beyond.
-LARGEST_LIST = 5
-
-Span = tuple[float | None, float | None]
 
 
 @dataclass
@@ -34,8 +30,10 @@ class Item:
     codes: dict[tuple[str, str], None] = field(default_factory=dict)
     treatments: dict[str, None] = field(default_factory=dict)
     evidence: dict[tuple[int, int], None] = field(default_factory=dict)
+    clause: int = 0
     chosen: bool = False
     needs_removal: bool = False
+    vague: bool = False
     header: int | None = None
     elliptic: bool = False
 
@@ -57,8 +55,11 @@ class Case:
         ``heading`` is the site its paragraph is about, ``entry`` its number in a list.
         """
         _share_backwards(frames)
+        if entry is not None and frames and frames[0].lead_sites:
+            frames[0].heading = True  # "1. Ascending colon 5 mm"
         introduced: list[Item] = []
         target: list[Item] = []
+        before: Frame | None = None
         for frame in frames:
             self.uncertain |= frame.bare_size
             if frame.kind == "other":
@@ -67,12 +68,19 @@ class Case:
                 target = []
                 continue
             if frame.kind == "denial":
-                self._forget(introduced or self.focus)
+                self._forget(introduced or self.focus, frame)
                 continue
-            if self._picks_one(frame, introduced or self.focus):
+            if self._recounts(frame, introduced or self.focus):
+                frame.select, frame.count, frame.noun = "all", None, None
+            elif self._picks_one(frame, introduced or self.focus):
+                frame.picks = frame.count.number if frame.count else 1
                 frame.select, frame.count = "next", None
             if self._introduces(frame):
+                self._inherit_sites(frame, before)
+                before = frame
                 target = self._expand(frame, offset, heading)
+                for item in target:
+                    item.clause = frame.clause
                 introduced += target
                 self.items += target
                 continue
@@ -80,7 +88,7 @@ class Case:
             if frame.says_something or frame.treatments:
                 self._apply(frame, target, offset)
         for item in introduced:
-            item.entry = entry
+            item.entry, item.clause = entry, -1
         if introduced:
             self.focus = introduced
 
@@ -111,13 +119,38 @@ class Case:
 
     def _picks_one(self, frame: Frame, base: list[Item]) -> bool:
         """ "Two polyps, one in the caecum ...": the one is of the two just announced."""
-        if frame.kind != "lesion" or frame.noun or frame.count != Count(1):
+        if frame.kind != "lesion" or frame.noun or frame.count is None:
+            return False
+        homeless = [item for item in base if not (item.sites or item.chosen or item.distance)]
+        shares = bool(frame.sites) and not frame.sizes and not frame.count.approximate
+        if shares and len(base) > 1 and frame.count.number <= len(homeless):
+            return True  # "Four 3 mm polyps: two in the caecum, ...": two of the four
+        if frame.count != Count(1):
             return False
         waiting = [item for item in base if item.header and not item.chosen and item.size is None]
         return len(base) > 1 and any(
             not item.sites or not frame.sites or set(item.sites) & set(frame.sites)
             for item in waiting
         )
+
+    def _recounts(self, frame: Frame, base: list[Item]) -> bool:
+        """ "两枚息肉表面均光滑" after two were told speaks of these two."""
+        if frame.kind != "lesion" or not frame.noun or frame.count is None or frame.definite:
+            return False
+        bare = not (frame.sizes or frame.sites or frame.distances or frame.select or frame.label)
+        return bare and len(base) > 1 and frame.count == Count(sum(item.count for item in base))
+
+    def _inherit_sites(self, frame: Frame, before: Frame | None) -> None:
+        """ "In the sigmoid there were 2 polyps of 4 mm and 1 polyp of 10 mm": all are there."""
+        if frame.sites or frame.distances or frame.label:
+            return
+        if frame.nearby and before is None and self.items:
+            frame.sites = list(self.items[-1].sites)
+        if before is None or frame.elsewhere:
+            return
+        if before.lead_sites or frame.noun is None:
+            frame.sites = list(before.sites)
+            frame.lead_sites = before.lead_sites
 
     def _introduces(self, frame: Frame) -> bool:
         if frame.label and (self._labelled(frame.label) or not frame.says_something):
@@ -135,6 +168,9 @@ class Case:
             return True
         structured = any(aspect in ("gross_form", "attachment") for aspect, _ in frame.attributes)
         structured |= any(system in ("paris", "yamada") for system, _ in frame.codes)
+        if frame.lead_sites and frame.sizes and structured and not frame.heading:
+            waiting = any(item.size is None for item in self.focus)
+            return not waiting and not self._candidates(frame)  # "Sigmoid 6 mm Is"
         return frame.heading and bool(frame.sizes or structured)
 
     def _spoken_of_before(self, frame: Frame) -> bool:
@@ -167,7 +203,7 @@ class Case:
     def _expand(self, frame: Frame, offset: int, heading: list[str]) -> list[Item]:
         """One item per lesion of an introducing frame, or one for a group."""
         sites = frame.sites or list(heading)
-        count, groups = self._groups(frame, sites)
+        count, groups = shared_out(frame, sites)
         header = None
         if sum(number for number, _, _ in groups) > 1 and not frame.sizes:
             self._headers += 1
@@ -182,6 +218,7 @@ class Case:
                 sites=list(places),
                 size=size,
                 needs_removal=frame.weak,
+                vague=frame.noun in (None, "lesion"),
                 header=header,
                 elliptic=frame.noun is None,
             )
@@ -190,49 +227,6 @@ class Case:
         for item in items:
             item.chosen = False
         return items
-
-    def _groups(
-        self, frame: Frame, sites: list[str]
-    ) -> tuple[Count, list[tuple[int, list[str], Span | None]]]:
-        """(count, places, size) of the items of a frame."""
-        sizes = frame.sizes
-        shared: Span | None = sizes[0] if len(sizes) == 1 else None
-        span: Span | None = shared
-        if len(sizes) > 1:
-            lows = [low for low, _ in sizes if low is not None]
-            span = (min(lows) if lows else None, max(high for _, high in sizes))
-        count = frame.count
-        listed = len(sites) > 1 and not frame.site_range
-        if count is None and frame.plural:
-            several = len(sizes) > 1
-            count = Count(len(sizes)) if several else Count(max(2, len(sites)), True)
-        elif count is None:
-            count = Count(len(sites) if listed and not frame.definite else 1)
-        number = count.number
-        if frame.site_counts and listed:
-            groups = []
-            for site in sites:
-                groups += _alike(frame.site_counts.get(site, 1), [site], shared)
-            return Count(sum(frame.site_counts.get(site, 1) for site in sites)), groups
-        if frame.each and listed:
-            if count.approximate:
-                return count, [(number, [site], span) for site in sites]
-            if len(sizes) == len(sites):
-                return count, [(number, [s], z) for s, z in zip(sites, sizes, strict=True)]
-            return count, [group for site in sites for group in _alike(number, [site], span)]
-        if count.approximate:
-            return count, [(number, sites, span)]
-        if number == 1:
-            return count, [(1, sites, sizes[0] if sizes else None)]
-        if len(sizes) == number:
-            one_each = listed and len(sites) == number
-            places = [[site] for site in sites] if one_each else [sites] * number
-            return count, [(1, place, size) for place, size in zip(places, sizes, strict=True)]
-        if listed and len(sites) == number:
-            return count, [(1, [site], span) for site in sites]
-        if listed and frame.each is False and number > len(sites):
-            return count, [(number, sites, span)]
-        return count, _alike(number, sites, span)
 
     def _candidates(self, frame: Frame) -> list[Item]:
         """Earlier items that a definite noun phrase can mean."""
@@ -275,6 +269,10 @@ class Case:
                 return self.items[-2:]
             if len(base) == 1 and base[0].count == 1:
                 return list(self.items)
+            # "…;直肠见两枚,均为亚蒂": of the clause, unless it told of one alone.
+            clause = [item for item in base if item.clause == frame.clause]
+            if sum(item.count for item in clause) > 1:
+                return clause
             return list(base) or list(self.items)
         if frame.select in ("largest", "smallest"):
             group = [item for item in base if item.count > 1]
@@ -282,11 +280,13 @@ class Case:
                 return group
             return _extreme(several, frame)
         if frame.select == "next":
-            return [item for item in several if not item.chosen][:1]
+            return [item for item in several if not item.chosen][: frame.picks]
         if frame.select == "rest":
             return [item for item in several if not item.chosen]
         if frame.select == "last":
             return several[-1:]
+        if frame.select == "1-2":
+            return several[:2]
         ordinal = int(frame.select or 1) - 1
         return several[ordinal : ordinal + 1]
 
@@ -298,8 +298,10 @@ class Case:
             item.attributes |= frame.attributes
             item.codes |= frame.codes
             item.treatments |= frame.treatments
-            if frame.distance is not None and item.distance is None:
-                item.distance = frame.distance
+            if frame.distances and item.distance is None:
+                evenly = len(items) % len(frame.distances) == 0
+                place = position * len(frame.distances) // len(items) if evenly else 0
+                item.distance = frame.distances[place]
             if not item.sites and frame.sites:
                 spread = len(frame.sites) == len(items) > 1
                 item.sites = [frame.sites[position]] if spread else list(frame.sites)
@@ -311,19 +313,11 @@ class Case:
                 item.evidence[(offset + frame.start, offset + frame.end)] = None
             item.chosen |= bool(frame.label or frame.select not in (None, "all"))
 
-    def _forget(self, denied: list[Item]) -> None:
+    def _forget(self, spoken_of: list[Item], frame: Frame) -> None:
+        """Takes back what is denied; of what is only taken for something else, no polyp."""
+        denied = [item for item in spoken_of if not frame.weak or item.vague]
         self.items = [item for item in self.items if item not in denied]
-        self.focus = []
-
-
-def _alike(
-    number: int, sites: list[str], size: Span | None
-) -> list[tuple[int, list[str], Span | None]]:
-    """A stated number of lesions that differ in nothing: one by one, unless they share a range."""
-    ranged = size is not None and size[0] != size[1]
-    if number > LARGEST_LIST or (ranged and number > 1):
-        return [(number, sites, size)]
-    return [(1, sites, size)] * number
+        self.focus = [item for item in self.focus if item not in denied and frame.weak]
 
 
 def _share_backwards(frames: list[Frame]) -> None:
@@ -338,6 +332,7 @@ def _share_backwards(frames: list[Frame]) -> None:
             frame.attributes = later.attributes | frame.attributes
             frame.codes = later.codes | frame.codes
             frame.treatments = later.treatments | frame.treatments
+            frame.sizes = frame.sizes or later.sizes[:1]
 
 
 def _extreme(items: list[Item], frame: Frame) -> list[Item]:

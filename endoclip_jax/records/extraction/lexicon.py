@@ -132,7 +132,8 @@ def lexicon() -> Lexicon:
             patterns.append((term[3:], (kind, value)))
             continue
         for spelling in expand(term):
-            terms.setdefault(spelling.strip(), (kind, value))
+            # An alternative left out leaves two blanks; the text to match has one.
+            terms.setdefault(" ".join(spelling.split()), (kind, value))
     terms.pop("", None)
     adjectives = {
         spelling: {key: name for key, name in entry.items() if key != "terms"}

@@ -44,8 +44,8 @@ _PART_AFTER = (
     r"upstream|downstream|of (?:the )?(?:colon|mucosa|rectum|sigmoid|bowel)))"
 )
 _PART_BEFORE = re.compile(
-    r"(?:(?:stalk|pedicle|dominant nodule|depression|ulcer|snare|clip|forceps|needle|margins?|"
-    r"tattoo|segment of|length of|distance of|stretch of|extending|extends|for|along|"
+    r"(?:(?:stalk|pedicle|dominant nodule|depression|ulcer(?!at)|snare|clip|forceps|needle|"
+    r"margins?|tattoo|segment of|length of|distance of|stretch of|extending|extends|for|along|"
     r"蒂|结节|凹陷|溃疡|创面|圈套器|钛夹|长约|范围)"
     r"[^,;。]{0,14}|进镜.{0,8}|插镜.{0,8})$"
 )
@@ -152,7 +152,11 @@ def _bare_size(match: Found) -> Token:
 
 
 def _distance(match: Found) -> Token:
-    return Token("distance", float(re.findall(NUMBER, match[0])[0]), *match.span())
+    """Distances of a list, "30cm、20cm"; of a range, the nearer end."""
+    stated = re.split(LIST, re.sub(r"[^\d.]+$", "", match[0]), flags=re.IGNORECASE)
+    return Token(
+        "distance", tuple(float(re.findall(NUMBER, part)[0]) for part in stated), *match.span()
+    )
 
 
 def _range_count(match: Found) -> Token:
@@ -231,27 +235,31 @@ _CLASS_WORDS = (
 )
 _PARIS_PREFIX = rf"(?:[Pp]aris|PARIS|巴黎){_CLASS_WORDS}"
 
+# How far up the bowel: a length in centimetres, or a range of them.
+_FAR = rf"{NUMBER}(?:\s?(?i:cm))?(?:{JOINT}{NUMBER})?\s?(?:(?i:cm)|厘米|公分)"
 _ABOUT = r"(?:approximately|approx\.?|about|around|at least|more than|over|some|>|~)"
 
 # In the order of precedence where two start at the same place; case matters in the codes.
 _PATTERNS: tuple[tuple[str, Callable[[Found], Token | None]], ...] = (
     (
-        rf"(?i:(?:at\s+|@\s*)?{NUMBER}(?:{JOINT}{NUMBER})?\s?cm\s*"
-        r"(?:from|above|proximal to|ab)\s*(?:the )?"
+        rf"(?i:(?:at\s+|@\s*)?{_FAR}(?:{LIST}(?:at\s+)?{_FAR})*"
+        r"\s*(?:from|above|proximal to|ab)\s*(?:the )?"
         r"(?:anal verge|anal margin|anal orifice|anus|dentate line|anal canal|AV\b|FAV\b))",
         _distance,
     ),
-    (rf"(?i:\b{NUMBER}(?:{JOINT}{NUMBER})?\s?cm\s*(?:FAV|AV)\b)", _distance),
+    (rf"(?i:\b{_FAR}(?:{LIST}{_FAR})*\s*(?:FAV|AV)\b)", _distance),
     (
-        rf"(?i:(?:\bat|@)\s*(?:about |approximately |~)?{NUMBER}(?:{JOINT}{NUMBER})?\s?cm"
-        r"(?!\s*(?:in\b|polyp|lesion|mass|size|long)))",
+        rf"(?i:(?:\bat|@)\s*(?:about |approximately |~)?{_FAR}(?:{LIST}(?:at\s+)?{_FAR})*"
+        r"(?!\s*(?:in (?:size|diameter|length)|polyp|lesion|mass|size|long)))",
         _distance,
     ),
     (
-        rf"距(?:离)?肛(?:缘|门|门缘|门口)?\s*(?:约|为|大约)?\s*{NUMBER}(?:{JOINT}{NUMBER})?\s*"
-        r"(?:cm|CM|厘米|公分)(?:处|左右)?",
+        rf"距(?:离)?肛(?:缘|门|门缘|门口)?\s*(?:约|为|大约)?\s*(?:{_FAR}{LIST}|{NUMBER}、)*"
+        rf"{_FAR}(?:处|左右)*",
         _distance,
     ),
+    (rf"距(?:离)?[^\d,;。]{{1,10}}{_FAR}(?:处|左右)*", _ignored),
+    (rf"[口肛]侧\s*(?:约)?{_FAR}(?:处|左右)*", _ignored),
     (
         r"(?i:(?:polyp|lesion|#|no\.|number|息肉|病变|病灶)\s?#?\s?(?P<label>\d{1,2}|[A-H])"
         r"(?![\w.+-]|\s?(?:mm|cm|x|×|-|~|枚|个|颗|处|to\b))|#\s?(?P<label2>\d{1,2})(?![\w.]))",

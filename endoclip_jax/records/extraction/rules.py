@@ -9,6 +9,7 @@ from endoclip_jax.records.extraction.describe import describe
 from endoclip_jax.records.extraction.frames import Frame
 from endoclip_jax.records.extraction.items import Case, Item
 from endoclip_jax.records.extraction.lexicon import Token
+from endoclip_jax.records.extraction.lists import mark_elements
 from endoclip_jax.records.extraction.reader import Reader
 from endoclip_jax.records.extraction.scan import scan
 from endoclip_jax.records.extraction.scope import settle
@@ -16,7 +17,7 @@ from endoclip_jax.records.extraction.sections import Section, Sentence, sections
 from endoclip_jax.records.extraction.tables import cell_tokens, column_units
 from endoclip_jax.records.extraction.text import Folded, fold, language
 
-EXTRACTOR = {"name": "rules", "version": "1.0"}
+EXTRACTOR = {"name": "rules", "version": "1.1"}
 
 _SEEN = frozenset({"attribute", "code", "kudo", "lst", "lesion", "weak_lesion", "other", "negated"})
 _PLACES = frozenset({"site", "background", "weak_background", "aside"})
@@ -49,6 +50,17 @@ def extract(report: str) -> dict:
         "other_findings": list(reading.others),
         "uncertain": uncertain,
     }
+
+
+def instructions(report: str) -> list[str]:
+    """Sentences of a report that speak to a machine, verbatim; they are evidence of nothing."""
+    folded = fold(report)
+    return [
+        folded.verbatim(sentence.start, sentence.end)
+        for part in sections(folded)
+        for sentence in sentences(folded, part)
+        if any(token.kind == "instruction" for token in _tokens(folded, sentence, []))
+    ]
 
 
 class _Reading:
@@ -96,7 +108,7 @@ def _tokens(folded: Folded, sentence: Sentence, units: list[str]) -> list[Token]
     tokens = scan(text, folded.lower[sentence.start : sentence.end])
     if units and "|" in text:
         tokens = sorted(tokens + cell_tokens(text, units), key=lambda token: token.start)
-    return settle(tokens, text)
+    return mark_elements(settle(tokens, text), text)
 
 
 def _note(

@@ -71,3 +71,8 @@ def language(text: str) -> str:
     if not chinese and not latin:
         return "other"
     return "zh" if chinese * 4 >= latin else "en"
+
+
+def squeezed(text: str) -> str:
+    """One spelling for comparison alone: widths folded (NFKC), no blanks."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))

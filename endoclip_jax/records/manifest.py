@@ -18,6 +18,7 @@ from typing import NamedTuple
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import IMAGE_SUFFIXES
 from endoclip_jax.records.splits import SPLITS
+from endoclip_jax.records.textfile import decoded_text
 
 NO_POLYP, UNKNOWN_POLYP = -1, -2
 REPORT_FILE = "report.txt"
@@ -104,9 +105,9 @@ def read_rows(folder: Path) -> list[Row]:
         raise UserError(f"{folder} holds both {' and '.join(_MANIFESTS)}: keep one of them")
     if not found:
         return _rows_of_folders(folder)
-    text = _decoded(found[0].read_bytes())
+    text = decoded_text(found[0].read_bytes())
     if text is None:
-        raise UserError(f"{found[0]} is neither UTF-8 nor GB18030 text: save it as UTF-8")
+        raise UserError(f"{found[0]} is no text in UTF-8, UTF-16 or GB18030: save it as UTF-8")
     rows = _rows_of_csv(text) if found[0].suffix == ".csv" else _rows_of_jsonl(text, found[0])
     if not rows:
         raise UserError(f"{found[0]} has no rows: give one examination a row")
@@ -251,27 +252,16 @@ def _report(folder: Path, fields: Mapping[str, str]) -> str:
         raise _Refused("empty report", "")
     path = _inside(folder, name)
     try:
-        text = _decoded(path.read_bytes())
+        text = decoded_text(path.read_bytes())
     except FileNotFoundError:
         raise _Refused("report missing", name) from None
     except OSError as error:
         raise _Refused("report unreadable", f"{name}: {error}") from error
     if text is None:
-        raise _Refused("report unreadable: neither UTF-8 nor GB18030 text", name)
+        raise _Refused("report unreadable: no text in UTF-8, UTF-16 or GB18030", name)
     if not text.strip():
         raise _Refused("empty report", name)
     return text
-
-
-def _decoded(raw: bytes) -> str | None:
-    """The text of a file written as UTF-8 (with or without a mark) or GB18030, else None."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return None if "\0" in text else text
-    return None
 
 
 def _pathology(cell: str) -> tuple[int, ...]:
@@ -298,7 +288,7 @@ def _frame_labels(folder: Path, name: str, images: tuple[Path, ...]) -> dict[int
     """
     path = _inside(folder, name)
     try:
-        text = _decoded(path.read_bytes())
+        text = decoded_text(path.read_bytes())
     except OSError as error:
         raise _Refused("frame labels unreadable", f"{name}: {error}") from error
     if text is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
 
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\ufffe\uffff]")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -18,7 +20,8 @@ def decoded_text(raw: bytes) -> str | None:
             text = raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-        return None if "\0" in text else text
+        no_text = _NO_TEXT.search(text) if encoding.startswith("utf-16") else "\0" in text
+        return None if no_text else text
     return None
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.dicom import DICOM_SUFFIXES, can_read_dicom
-from endoclip_jax.records.manifest import Examination, Reject, Row, examine, read_rows
+from endoclip_jax.records.manifest import Examination, Reject, examine
 from endoclip_jax.records.privacy import hashed
+from endoclip_jax.records.rows import Row, read_rows
 from endoclip_jax.records.splits import SPLITS, split_of
 from endoclip_jax.shards.parts import load_records, reject_row
 from endoclip_jax.shards.state import Delivery, State, shard_name

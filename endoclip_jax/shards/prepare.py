@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import MIN_SIDE
-from endoclip_jax.records.manifest import records_folder
+from endoclip_jax.records.rows import records_folder
 from endoclip_jax.shards.files import full_disk_is_told
 from endoclip_jax.shards.index import CARD_FILE, read_card
 from endoclip_jax.shards.merge import merge

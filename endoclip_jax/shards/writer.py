@@ -23,10 +23,10 @@ from endoclip_jax.records.manifest import (
     Examination,
     FrameLabel,
     Reject,
-    Row,
     examine,
 )
 from endoclip_jax.records.privacy import hashed, names_in, scrub
+from endoclip_jax.records.rows import Row
 from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.example import encode_example
 from endoclip_jax.shards.files import whole_file

@@ -76,8 +76,8 @@ def crop_and_cap(
 def perceptual_hash(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " bits"]:
     """Whether each cell of a coarse grid is greener than its right neighbour: bool[144].
 
-    The hash survives re-encoding, resizing and small changes of brightness; pictures a moment
-    apart differ in few bits, others in about half.
+    Re-encoding and small changes of brightness change a few bits (up to 5 of 144 were seen);
+    pictures of different places differ in 35 or more.
     """
     rows = np.linspace(0, pixels.shape[0], _HASH_SIDE + 1).astype(int)[:-1]
     columns = np.linspace(0, pixels.shape[1], _HASH_SIDE + 2).astype(int)

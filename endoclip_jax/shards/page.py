@@ -143,7 +143,7 @@ def _bars(title: str, rows: Sequence[tuple[str, float]]) -> str:
     if not rows:
         return f"<figure><figcaption>{_text(title)}</figcaption>none</figure>"
     most = max((value for _, value in rows), default=0) or 1
-    label = max(60, min(220, 8 * max(len(str(name)) for name, _ in rows)))
+    label = max(60, min(300, 8 * max(len(str(name)) for name, _ in rows)))
     lines = []
     for i, (name, value) in enumerate(rows):
         y, length = 18 * i, 180 * value / most
@@ -153,7 +153,7 @@ def _bars(title: str, rows: Sequence[tuple[str, float]]) -> str:
             f'<rect x="{label}" y="{y + 2}" width="{length:.1f}" height="14" fill="{_BAR}"/>'
             f'<text x="{label + length + 5:.1f}" y="{y + 13}">{shown}</text>'
         )
-    size = f'width="{label + 260}" height="{18 * len(rows)}"'
+    size = f'width="{label + 250}" height="{18 * len(rows)}"'
     return (
         f"<figure><figcaption>{_text(title)}</figcaption>"
         f'<svg {size} role="img">{"".join(lines)}</svg></figure>'

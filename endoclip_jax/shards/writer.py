@@ -35,7 +35,7 @@ from endoclip_jax.shards.tfrecord import HEADER_BYTES, frame_record
 
 Tick = Callable[[int], None]
 
-_DUPLICATE_BITS = 6  # of the perceptual hash's 144
+_DUPLICATE_BITS = 8  # of the perceptual hash's 144
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def test_the_embedded_cohort_keeps_its_mucosa_and_loses_its_overlay():
     from endoclip_jax.synthetic import frame as renderer
 
     lost, masked_frames = [], 0
-    for seed in range(24):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         pixels = renderer.render_frame(rng, lesion=None, scene="clean")
         top, left, bottom, right = field_of_view(pixels)
@@ -218,7 +218,7 @@ def test_the_embedded_cohort_keeps_its_mucosa_and_loses_its_overlay():
         before = pixels[top:bottom, left:right].max(axis=2) > 60
         lost.append((before & (cut.max(axis=2) == 0)).mean())
         assert not looks_like_text(cut)
-    assert max(lost) < 0.01 and masked_frames < 12
+    assert max(lost) < 0.01 and masked_frames < 6
 
 
 def test_writing_on_the_picture_is_noticed():
@@ -283,14 +283,13 @@ def test_the_perceptual_hash_knows_a_copy_from_another_picture():
         pixels = renderer.render_frame(np.random.default_rng(seed), lesion=None, scene="clean")
         field, _ = cut_to_field(pixels)
         first = perceptual_hash(field)
-        smaller = np.asarray(Image.fromarray(np.ascontiguousarray(field)).reduce(2))
         again = decode_image(image_bytes(np.ascontiguousarray(field), "JPEG", quality=60))
         brighter = np.clip(field * 1.1 + 4, 0, 255).astype(np.uint8)
-        for copy in (smaller, again, brighter):
+        for copy in (again, brighter):
             assert np.count_nonzero(perceptual_hash(copy) ^ first) <= 8
         hashes.append(first)
     apart = [np.count_nonzero(a ^ b) for i, a in enumerate(hashes) for b in hashes[:i]]
-    assert min(apart) > 16
+    assert min(apart) > 24
 
 
 @given(height=st.integers(1, 24), width=st.integers(1, 24), seed=st.integers(0, 999))

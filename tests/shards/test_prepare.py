@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -112,6 +114,51 @@ def test_nothing_that_identifies_a_person_is_stored(records, tmp_path, lines):
     first = min(identities, key=lambda row: row["row"])
     assert first["patient_id"] == "PATIENT0"
     assert first["files"] == ["secret-0.jpg", "secret-1.jpg", "secret-2.jpg"]
+
+
+def test_near_duplicates_are_counted_and_dropped_on_request(records, tmp_path, lines):
+    folder = records(4, frame_labels={1: "exam-1/labels.csv"})
+    for exam in ("exam-0", "exam-1"):
+        twin = folder / exam / "secret-2.jpg"
+        twin.write_bytes((folder / exam / "secret-0.jpg").read_bytes())
+    (folder / "exam-1" / "labels.csv").write_text(
+        "file,polyp,polyp_index,indicative\nsecret-0.jpg,1,0,0\nsecret-2.jpg,1,0,1\n"
+    )
+    counted = prepared(folder, tmp_path / "counted").card
+    assert counted["frames"]["near_duplicates"] == 2 and counted["accounting"]["frames"] == 12
+    pairs = [row["duplicates"] for row in lines(tmp_path / "counted" / "flags.jsonl")]
+    assert sorted(pairs) == [[[0, 2]], [[2, 0]]]  # the most indicative frame is the one to keep
+    dropped = prepared(folder, tmp_path / "dropped", drop_duplicates=True).card
+    assert dropped["accounting"]["frames"] == 10 and dropped["frames"]["near_duplicates"] == 0
+    assert dropped["reject_reasons"] == {
+        "near-duplicate of frame 0": 1, "near-duplicate of frame 2": 1
+    }  # fmt: skip
+
+
+def test_the_page_says_what_the_card_says_and_needs_nothing_else(records, tmp_path):
+    card = prepared(records(), tmp_path / "out").card
+    page = (tmp_path / "out" / "card.html").read_text()
+    assert card["fingerprint"] in page and page.count("<svg") >= 5
+    assert not any(word in page for word in ("http", "src=", "href=", "url(", "<script"))
+    for shard in card["shards"]:
+        assert shard["name"] in page and shard["sha256"][:16] in page
+
+
+def test_ten_independent_lines_read_the_shards(records, tmp_path):
+    """As TFRecord is specified: length, its CRC, bytes, their CRC; the Example by protobuf."""
+    card = prepared(records(), tmp_path / "out").card
+    for shard in card["shards"]:
+        raw, found = (tmp_path / "out" / shard["name"]).read_bytes(), 0
+        while raw:
+            (length,) = struct.unpack("<Q", raw[:8])
+            for data, crc in ((raw[:8], raw[8:12]), (raw[12 : 12 + length], raw[12 + length :])):
+                value = google_crc32c.value(data)
+                masked = ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+                assert struct.unpack("<I", crc[:4])[0] == masked
+            example = tf_example_pb2.Example.FromString(raw[12 : 12 + length])
+            assert len(example.features.feature["frame/encoded"].bytes_list.value) == 3
+            raw, found = raw[16 + length :], found + 1
+        assert found == shard["records"]
 
 
 def test_what_the_report_says_is_stored(records, tmp_path):

@@ -8,30 +8,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import IMAGE_SUFFIXES
+from endoclip_jax.records.rows import Row, natural_order, read_rows, records_folder
 from endoclip_jax.records.splits import SPLITS
+from endoclip_jax.records.textfile import decoded_text
 
 NO_POLYP, UNKNOWN_POLYP = -1, -2
-REPORT_FILE = "report.txt"
-_MANIFESTS = ("records.csv", "records.jsonl")
-_COLUMNS = (
-    "patient_id", "exam_id", "report", "report_text", "images", "pathology", "frame_labels", "split"
-)  # fmt: skip
-
-
-class Row(NamedTuple):
-    """One row of the manifest as it stands: its number, from 1, and the columns that are filled."""
-
-    number: int
-    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -89,39 +76,6 @@ def read_records(folder: str | Path) -> Iterator[Examination | Reject]:
         yield examine(folder, row, seen)
 
 
-def records_folder(folder: str | Path) -> Path:
-    """The resolved records folder; UserError if it is missing."""
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise UserError(f"the records folder {path} does not exist: pass --records=FOLDER")
-    return path.resolve()
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of the manifest, or of the sub-folders where there is none."""
-    found = [folder / name for name in _MANIFESTS if (folder / name).is_file()]
-    if len(found) > 1:
-        raise UserError(f"{folder} holds both {' and '.join(_MANIFESTS)}: keep one of them")
-    if not found:
-        return _rows_of_folders(folder)
-    text = _decoded(found[0].read_bytes())
-    if text is None:
-        raise UserError(f"{found[0]} is neither UTF-8 nor GB18030 text: save it as UTF-8")
-    rows = _rows_of_csv(text) if found[0].suffix == ".csv" else _rows_of_jsonl(text, found[0])
-    if not rows:
-        raise UserError(f"{found[0]} has no rows: give one examination a row")
-    present = {column for row in rows for column in row.fields}
-    needed = {"patient_id", "exam_id", "images"} - present
-    if not present & {"report", "report_text"}:
-        needed.add("report")
-    if needed:
-        raise UserError(
-            f"{found[0]} lacks the column {', '.join(sorted(needed))}: it needs patient_id, "
-            "exam_id, report (or report_text) and images"
-        )
-    return rows
-
-
 def examine(folder: Path, row: Row, seen: dict[str, int] | None = None) -> Examination | Reject:
     """Validates one row against the files it names.
 
@@ -155,57 +109,6 @@ def examine(folder: Path, row: Row, seen: dict[str, int] | None = None) -> Exami
         return Reject(row.number, reason, patient_id, exam_id, raw, len(images))
 
 
-def _rows_of_folders(folder: Path) -> list[Row]:
-    rows: list[Row] = []
-    for child in sorted(folder.iterdir(), key=lambda path: _natural(path.name)):
-        if child.is_dir() and (child / REPORT_FILE).is_file():
-            fields = {
-                "patient_id": child.name,
-                "exam_id": child.name,
-                "report": f"{child.name}/{REPORT_FILE}",
-                "images": child.name,
-            }
-            rows.append(Row(len(rows) + 1, fields))
-    if not rows:
-        raise UserError(
-            f"{folder} has neither {' nor '.join(_MANIFESTS)} nor sub-folders with a {REPORT_FILE}:"
-            " pass --records=FOLDER with one of them"
-        )
-    return rows
-
-
-def _rows_of_csv(text: str) -> list[Row]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    return [Row(number, _filled(record)) for number, record in enumerate(reader, 1)]
-
-
-def _rows_of_jsonl(text: str, path: Path) -> list[Row]:
-    rows: list[Row] = []
-    for line_number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"line {line_number} of {path} is not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise UserError(f"line {line_number} of {path} is not a JSON object")
-        rows.append(Row(len(rows) + 1, _filled(record)))
-    return rows
-
-
-def _filled(record: Mapping) -> dict[str, str]:
-    """The known columns that hold something, as text."""
-    fields = {}
-    for column in _COLUMNS:
-        value = record.get(column)
-        if isinstance(value, list | dict):
-            value = json.dumps(value)
-        if value is not None and str(value).strip():
-            fields[column] = str(value).strip()
-    return fields
-
-
 def _inside(folder: Path, name: str) -> Path:
     """The path a manifest names, links followed; refused if it leaves the records folder."""
     path = (folder / name).resolve()
@@ -236,7 +139,7 @@ def _images(folder: Path, name: str) -> tuple[Path, ...]:
     for path in found:
         if path.is_symlink() and not path.resolve().is_relative_to(folder):
             raise _Refused("path leaves the records folder", str(path))
-    return tuple(sorted(found, key=lambda path: _natural(os.fspath(path))))
+    return tuple(sorted(found, key=lambda path: natural_order(os.fspath(path))))
 
 
 def _is_image(name: str) -> bool:
@@ -251,27 +154,16 @@ def _report(folder: Path, fields: Mapping[str, str]) -> str:
         raise _Refused("empty report", "")
     path = _inside(folder, name)
     try:
-        text = _decoded(path.read_bytes())
+        text = decoded_text(path.read_bytes())
     except FileNotFoundError:
         raise _Refused("report missing", name) from None
     except OSError as error:
         raise _Refused("report unreadable", f"{name}: {error}") from error
     if text is None:
-        raise _Refused("report unreadable: neither UTF-8 nor GB18030 text", name)
+        raise _Refused("report unreadable: no text in UTF-8, UTF-16 or GB18030", name)
     if not text.strip():
         raise _Refused("empty report", name)
     return text
-
-
-def _decoded(raw: bytes) -> str | None:
-    """The text of a file written as UTF-8 (with or without a mark) or GB18030, else None."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return None if "\0" in text else text
-    return None
 
 
 def _pathology(cell: str) -> tuple[int, ...]:
@@ -298,7 +190,7 @@ def _frame_labels(folder: Path, name: str, images: tuple[Path, ...]) -> dict[int
     """
     path = _inside(folder, name)
     try:
-        text = _decoded(path.read_bytes())
+        text = decoded_text(path.read_bytes())
     except OSError as error:
         raise _Refused("frame labels unreadable", f"{name}: {error}") from error
     if text is None:
@@ -326,9 +218,3 @@ def _places_by_name(folder: Path, images: tuple[Path, ...]) -> dict[str, int]:
     count = Counter(path.name for path in images)
     places = {path.name: i for i, path in enumerate(images) if count[path.name] == 1}
     return places | {path.relative_to(folder).as_posix(): i for i, path in enumerate(images)}
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key under which frame2 comes before frame10."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(p), p) if p.isdecimal() else (0, 0, p) for p in parts]

@@ -13,10 +13,9 @@ import numpy as np
 
 from endoclip_jax.records.attributes import BIT_NAMES, NUM_BITS
 from endoclip_jax.records.splits import SPLITS
-from endoclip_jax.shards.index import SCHEMA_VERSION
+from endoclip_jax.shards.index import DATASET_NAME, SCHEMA_VERSION
 from endoclip_jax.shards.writer import Settings
 
-DATASET_NAME = "endoclip"
 SPLIT_RULE = (
     "HMAC-SHA256 of the patient id under the private salt, first 32 bits as a fraction, cut by "
     "the shares; a `split` column of the manifest overrides it"
@@ -34,21 +33,21 @@ def fingerprint(shards: Sequence[Mapping[str, Any]]) -> str:
 def data_card(
     tables: Mapping[str, np.ndarray],
     shards: Sequence[Mapping[str, Any]],
-    languages: Sequence[str],
+    notes: Mapping[str, Any],
     rejects: Sequence[Mapping[str, Any]],
     settings: Settings,
     accounting: Mapping[str, int],
-    source: str,
+    sources: Sequence[str],
 ) -> dict[str, Any]:
     """Everything a reader of the data set must know, as it is written to dataset.json.
 
     Args:
       tables: the merged index.
       shards: name, split, records, bytes and sha256 of each shard, in index order.
-      languages: the report's language of each record.
+      notes: `languages` of the reports, and sums of what was noticed on frames.
       rejects: public reject lines.
       accounting: rows and frames that came in, were stored, and were rejected.
-      source: the salted digest of the records folder.
+      sources: the salted digest of each records folder that went in.
     """
     from endoclip_jax.records.extraction import EXTRACTOR
 
@@ -63,16 +62,35 @@ def data_card(
         "split_rule": {"rule": SPLIT_RULE, "shares": list(settings.splits)},
         "accounting": dict(accounting),
         "reject_reasons": dict(sorted(Counter(str(row["reason"]) for row in rejects).items())),
-        "languages": dict(sorted(Counter(languages).items())),
+        "languages": notes["languages"],
+        "frames": {key: value for key, value in notes.items() if key != "languages"},
         "extractor": dict(EXTRACTOR),
+        "extraction": _extraction(tables),
         "attributes": {
             "names": list(BIT_NAMES),
             "frequency": [round(float(share), 6) for share in frequency],
             "items_without_attributes": int((items["bits_text"].sum(axis=1) == 0).sum()),
         },
         "settings": settings.as_json(),
-        "source": source,
+        "sources": list(sources),
         "shards": list(shards),
+    }
+
+
+def _extraction(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What can be said of the extraction without a truth to compare it with."""
+    records, items = tables["records"], tables["items"]
+    attributes = items["bits_text"].sum(axis=1)
+    return {
+        "reports_with_polyp_but_no_item": int(
+            ((records["has_polyp"] == 1) & (records["num_items"] == 0)).sum()
+        ),
+        "reports_without_polyp_but_items": int(
+            ((records["has_polyp"] == 0) & (records["num_items"] > 0)).sum()
+        ),
+        "items_of_several_polyps": int((items["count"] > 1).sum()),
+        "mean_attributes_per_item": round(float(attributes.mean()), 3) if len(items) else 0.0,
+        "items_without_description": int((items["text_length"] == 0).sum()),
     }
 
 

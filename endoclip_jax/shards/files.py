@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from endoclip_jax.errors import UserError
 
 PRIVATE_FOLDER_MODE = 0o700
 PRIVATE_FILE_MODE = 0o600
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+UNFINISHED = ".unfinished"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -34,10 +36,10 @@ def full_disk_is_told(folder: Path) -> Iterator[None]:
 def whole_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Opens a file for writing that replaces `path` when the block ends without an error.
 
-    Its bytes are on the disk before its name is. An error leaves nothing behind.
+    Its bytes are on the disk before its name is. An error leaves nothing behind, a kill a file
+    with a name of its own that ends in UNFINISHED.
     """
-    temporary = path.with_name(path.name + ".unfinished")
-    temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as stream:

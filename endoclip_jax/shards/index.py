@@ -20,6 +20,7 @@ from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.tfrecord import ShardFiles
 
 SCHEMA_VERSION = 1
+DATASET_NAME = "endoclip"
 
 RECORD = np.dtype(
     [

@@ -1,10 +1,14 @@
-"""The last step of a preparation: from the shards' parts to the index, the card and the rest."""
+"""The last step of a preparation: from the shards' parts to the index, the card and the rest.
+
+Everything is written part by part, so that memory does not grow with the data set but by the
+index itself, which is mapped.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +17,87 @@ import numpy as np
 from endoclip_jax.shards.card import card_text, data_card, write_tfds_metadata
 from endoclip_jax.shards.files import PRIVATE_FILE_MODE, full_disk_is_told, whole_file, write_whole
 from endoclip_jax.shards.index import CARD_FILE, TABLES, TEXT_FILE, table_file
-from endoclip_jax.shards.plan import Plan
-from endoclip_jax.shards.writer import load_part, public_reject, reject_row
+from endoclip_jax.shards.page import PAGE_FILE, card_page
+from endoclip_jax.shards.parts import StoredPart, load_meta, load_part, public_reject
+from endoclip_jax.shards.state import State
+from endoclip_jax.shards.writer import Settings
 
-REJECTS_FILE = "rejects.jsonl"
+REJECTS_FILE, FLAGS_FILE = "rejects.jsonl", "flags.jsonl"
 
 
-def merge(plan: Plan, out: Path, private: Path, parts: Path, salt: bytes) -> dict[str, Any]:
-    """Writes everything beside the shards, the card last, and removes the parts; the card."""
-    tables, text, shards, metas = _merged(plan, parts)
-    rejects = [reject_row(reject, salt) for reject in plan.rejects]
-    rejects += [row for meta in metas for row in meta["rejects"]]
-    rejects.sort(key=lambda row: (row["row"], -1 if row["ordinal"] is None else row["ordinal"]))
-    public = [public_reject(row) for row in rejects]
-    identities = sorted((row for meta in metas for row in meta["private"]), key=lambda r: r["row"])
-    card = data_card(
-        tables,
-        shards,
-        [language for meta in metas for language in meta["languages"]],
-        public,
-        plan.settings,
-        _accounting(plan, tables, public),
-        plan.source,
-    )
+def merge(state: State, out: Path, settings: Settings) -> dict[str, Any]:
+    """Writes everything beside the shards, the card last; the card.
+
+    Until the card is there again the data set cannot be opened; the merge can be repeated.
+    """
     with full_disk_is_told(out):
-        for name, table in tables.items():
+        (out / CARD_FILE).unlink(missing_ok=True)
+        _rename_shards(state, out)
+        shards = [
+            {"name": name, "split": split, **_shard_facts(load_meta(state.part(part)))}
+            for name, split, part, _ in state.shards()
+        ]
+        counts = {name: sum(shard[name] for shard in shards) for name in TABLES}
+        for name in TABLES:
             with whole_file(out / table_file(name)) as stream:
-                np.save(stream, table)
-        write_whole(out / TEXT_FILE, text)
-        write_whole(out / REJECTS_FILE, _lines(public))
-        write_whole(private / "rejects_raw.jsonl", _lines(rejects), PRIVATE_FILE_MODE)
-        write_whole(private / "ids.jsonl", _lines(identities), PRIVATE_FILE_MODE)
+                np.lib.format.write_array_header_1_0(
+                    stream,
+                    {
+                        "descr": np.lib.format.dtype_to_descr(TABLES[name]),
+                        "fortran_order": False,
+                        "shape": (counts[name],),
+                    },
+                )
+                for tables in _merged_tables(state):
+                    stream.write(tables[name].tobytes())
+        with whole_file(out / TEXT_FILE) as stream:
+            for part in _parts(state):
+                stream.write(part.text)
+        notes = _write_private_and_flags(state, out)
+        rejects = _write_rejects(state, out)
+        tables = {name: _mapped(out / table_file(name)) for name in TABLES}
+        card = data_card(
+            tables,
+            [{key: shard[key] for key in _SHARD_KEYS} for shard in shards],
+            notes,
+            rejects,
+            settings,
+            _accounting(state, counts, rejects),
+            [delivery.source for delivery in state.deliveries],
+        )
         write_tfds_metadata(out, shards)
+        write_whole(out / PAGE_FILE, card_page(card, tables))
         write_whole(out / CARD_FILE, card_text(card))
-    shutil.rmtree(parts)
     return card
 
 
-def _merged(
-    plan: Plan, parts: Path
-) -> tuple[dict[str, np.ndarray], bytes, list[dict[str, Any]], list[dict[str, Any]]]:
-    """The parts one after another, rows and positions counted from the data set's beginning."""
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in TABLES}
+_SHARD_KEYS = ("name", "split", "records", "frames", "bytes", "sha256")
+
+
+def _shard_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {**meta["counts"], "bytes": meta["bytes"], "sha256": meta["sha256"]}
+
+
+def _rename_shards(state: State, out: Path) -> None:
+    """Gives shards of earlier deliveries the total that stands in every name."""
+    for name, _, _, _ in state.shards():
+        if not (out / name).exists():
+            stem = name.rpartition("-of-")[0]
+            (old,) = out.glob(f"{stem}-of-?????")
+            old.rename(out / name)
+
+
+def _parts(state: State) -> Iterator[StoredPart]:
+    for _, _, name, _ in state.shards():
+        yield load_part(state.part(name))
+
+
+def _merged_tables(state: State) -> Iterator[dict[str, np.ndarray]]:
+    """The parts' tables, rows and positions counted from the data set's beginning."""
     first = dict.fromkeys(TABLES, 0)
-    texts, shards, metas, text_start = [], [], [], 0
-    for number, block in enumerate(plan.blocks):
-        tables, text, meta = load_part(parts / f"{block.shard}.npz")
+    text_start = 0
+    for number, part in enumerate(_parts(state)):
+        tables = part.tables
         tables["records"]["shard"] = number
         for name in ("frames", "items", "polyps"):
             tables["records"][f"first_{name[:-1]}"] += first[name]
@@ -67,29 +106,61 @@ def _merged(
         shown = tables["polyps"]["frame"] >= 0
         tables["polyps"]["frame"][shown] += first["frames"]
         for name, table in tables.items():
-            pieces[name].append(table)
             first[name] += len(table)
-        texts.append(text)
-        text_start += len(text)
-        metas.append(meta)
-        shards.append({
-            "name": block.shard, "split": block.split, "records": len(tables["records"]),
-            "frames": len(tables["frames"]), "bytes": meta["bytes"], "sha256": meta["sha256"],
-        })  # fmt: skip
-    merged = {name: np.concatenate(piece) for name, piece in pieces.items()}
-    return merged, b"".join(texts), shards, metas
+        text_start += len(part.text)
+        yield tables
+
+
+def _write_private_and_flags(state: State, out: Path) -> dict[str, Any]:
+    """Writes ids.jsonl and flags.jsonl; the sums of what was noted, for the card."""
+    languages: Counter[str] = Counter()
+    sums = {"frames_masked": 0, "frames_with_text": 0, "near_duplicates": 0}
+    with (
+        whole_file(state.private / "ids.jsonl", PRIVATE_FILE_MODE) as identities,
+        whole_file(out / FLAGS_FILE) as flags,
+    ):
+        for _, _, name, _ in state.shards():
+            meta = load_meta(state.part(name))
+            for identity, note in zip(meta["private"], meta["notes"], strict=True):
+                identities.write(_line(identity))
+                languages[note["language"]] += 1
+                sums["frames_masked"] += note["masked"]
+                sums["frames_with_text"] += len(note["text"])
+                sums["near_duplicates"] += len(note["duplicates"])
+                if note["text"] or note["duplicates"]:
+                    flagged = {key: note[key] for key in ("text", "duplicates")}
+                    flags.write(_line({"exam": identity["exam"], **flagged}))
+    return {"languages": dict(sorted(languages.items())), **sums}
+
+
+def _write_rejects(state: State, out: Path) -> list[dict[str, Any]]:
+    """Writes both lists of rejects, in row order; the public one."""
+    rejects = [row for delivery in state.deliveries for row in delivery.rejects]
+    for _, _, name, _ in state.shards():
+        rejects += load_meta(state.part(name))["rejects"]
+    rejects.sort(
+        key=lambda row: (
+            row["delivery"], row["row"], -1 if row["ordinal"] is None else row["ordinal"]
+        )
+    )  # fmt: skip
+    public = [public_reject(row) for row in rejects]
+    with whole_file(out / REJECTS_FILE) as stream:
+        stream.writelines(map(_line, public))
+    with whole_file(state.private / "rejects_raw.jsonl", PRIVATE_FILE_MODE) as stream:
+        stream.writelines(map(_line, rejects))
+    return public
 
 
 def _accounting(
-    plan: Plan, tables: Mapping[str, np.ndarray], rejects: list[dict[str, Any]]
+    state: State, counts: Mapping[str, int], rejects: list[dict[str, Any]]
 ) -> dict[str, int]:
     whole = [row for row in rejects if row["kind"] == "record"]
     accounting = {
-        "rows_in": plan.rows_in,
-        "records": len(tables["records"]),
+        "rows_in": sum(delivery.rows_in for delivery in state.deliveries),
+        "records": counts["records"],
         "records_rejected": len(whole),
-        "frames_in": plan.frames_in,
-        "frames": len(tables["frames"]),
+        "frames_in": sum(delivery.frames_in for delivery in state.deliveries),
+        "frames": counts["frames"],
         "frames_rejected": len(rejects) - len(whole),
         "frames_of_rejected_records": sum(row["frames"] for row in whole),
     }
@@ -99,10 +170,15 @@ def _accounting(
         + accounting["frames_rejected"]
         + accounting["frames_of_rejected_records"]
     )
-    if (rows_out, frames_out) != (plan.rows_in, plan.frames_in):
+    if (rows_out, frames_out) != (accounting["rows_in"], accounting["frames_in"]):
         raise AssertionError(f"rows or frames got lost: {accounting}")
     return accounting
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _mapped(path: Path) -> np.ndarray:
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    return table if len(table) else np.load(path, allow_pickle=False)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode()

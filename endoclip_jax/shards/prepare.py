@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import multiprocessing
-import os
-import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import MIN_SIDE
-from endoclip_jax.records.manifest import records_folder
-from endoclip_jax.records.privacy import new_salt, read_salt
-from endoclip_jax.shards.files import (
-    PRIVATE_FILE_MODE,
-    full_disk_is_told,
-    private_folder,
-    write_whole,
-)
+from endoclip_jax.records.rows import records_folder
+from endoclip_jax.shards.files import full_disk_is_told
 from endoclip_jax.shards.index import CARD_FILE, read_card
 from endoclip_jax.shards.merge import merge
-from endoclip_jax.shards.plan import Plan, survey
-from endoclip_jax.shards.writer import Block, Settings, Tick, load_part, write_block
-
-_PLAN_FILE, _SALT_FILE, _PARTS = "plan.json", "salt", "parts"
-_TERMINAL_INTERVAL, _LOG_INTERVAL = 0.5, 10.0  # seconds between progress lines
+from endoclip_jax.shards.plan import Earlier, Survey, plan, survey
+from endoclip_jax.shards.state import State, alone, as_task, clear_unfinished, registering
+from endoclip_jax.shards.work import Job, cores, write_shards
+from endoclip_jax.shards.writer import Block, Settings
 
 
 @dataclass(frozen=True)
@@ -48,7 +29,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The accounting, for a person."""
-        count, splits = self.card["accounting"], self.card["splits"]
+        count, splits, frames = self.card["accounting"], self.card["splits"], self.card["frames"]
         yield (
             f"records: {count['rows_in']} in = {count['records']} stored + "
             f"{count['records_rejected']} rejected"
@@ -60,6 +41,11 @@ class Summary:
         )
         for reason, number in self.card["reject_reasons"].items():
             yield f"  rejected {number}: {reason}"
+        yield (
+            f"stored frames: {frames['near_duplicates']} near-duplicates; corners blackened on "
+            f"{frames['frames_masked']}; writing seems to be left on {frames['frames_with_text']}"
+            + (" (flags.jsonl names them: look at them)" if frames["frames_with_text"] else "")
+        )
         for split, size in splits.items():
             yield (
                 f"{split}: {size['records']} examinations of {size['patients']} patients, "
@@ -78,6 +64,9 @@ def prepare(
     quality: int = 92,
     splits: Sequence[float | int] = (80, 10, 10),
     records_per_shard: int = 64,
+    drop_duplicates: bool = False,
+    drop_text: bool = False,
+    append: bool = False,
     workers: int | None = None,
     salt: bytes | None = None,
     progress: bool = True,
@@ -91,6 +80,9 @@ def prepare(
       quality: JPEG quality of the stored frames, 1 to 100.
       splits: shares of patients for training, validation and test.
       records_per_shard: examinations a shard; also the unit of resumption.
+      drop_duplicates: leave out frames that nearly repeat another of their examination.
+      drop_text: leave out frames on which writing seems to be left.
+      append: add the records to the data set in `out`, under its salt and settings.
       workers: processes, all cores by default. The shards do not depend on it.
       salt: key of the id hashes; by default the one in `out`.private, or a new one.
       progress: whether to show progress on standard error.
@@ -98,37 +90,60 @@ def prepare(
     Raises UserError on bad input, on an `out` that is not ours or was made of other records or
     with other settings, and on a full disk; nothing that was there is overwritten.
     """
-    settings = _checked(long_side, quality, splits, records_per_shard)
-    folder = records_folder(records)
-    out = Path(out).expanduser().absolute()
-    if out.resolve().is_relative_to(folder) or folder.is_relative_to(out.resolve()):
-        raise UserError(f"{out} and the records folder {folder} contain one another: choose --out")
-    private = out.with_name(out.name + ".private")
-    begun = _check_ours(out, private)
-    salt = _salt(private, salt)
-    plan = survey(folder, settings, salt)
-    if begun:
-        _check_same(plan, out, private)
-        if (out / CARD_FILE).exists():
-            card = read_card(out)
-            shutil.rmtree(private / _PARTS, ignore_errors=True)
-            return Summary(out, card, already_done=True)
-    with full_disk_is_told(out):
-        private_folder(private)
-    with _only_one(private):
-        parts = private / _PARTS
+    settings = _checked(long_side, quality, splits, records_per_shard, drop_duplicates, drop_text)
+    begun = _begin(records, out, settings, append, salt)
+    out = begun.job.out
+    if begun.is_done:
+        return Summary(out, read_card(out), already_done=True)
+    with alone(begun.state.private):
         with full_disk_is_told(out):
-            out.mkdir(parents=True, exist_ok=True)
-            private_folder(parts)
-            write_whole(private / _SALT_FILE, salt.hex(), PRIVATE_FILE_MODE)
-            write_whole(private / _PLAN_FILE, json.dumps(plan.stamp()), PRIVATE_FILE_MODE)
-            _write_shards(plan, out, parts, salt, workers or _cores(), progress)
-        return Summary(out, merge(plan, out, private, parts, salt), already_done=False)
+            clear_unfinished(out, begun.state.private, begun.state.parts)
+            write_shards(begun.job, begun.blocks, workers or cores(), progress=progress)
+        return Summary(out, merge(begun.state, out, settings), already_done=False)
+
+
+def prepare_task(
+    records: str | Path,
+    out: str | Path,
+    *,
+    task: int,
+    tasks: int,
+    long_side: int = 512,
+    quality: int = 92,
+    splits: Sequence[float | int] = (80, 10, 10),
+    records_per_shard: int = 64,
+    drop_duplicates: bool = False,
+    drop_text: bool = False,
+    append: bool = False,
+    workers: int | None = None,
+    salt: bytes | None = None,
+    progress: bool = True,
+) -> tuple[int, int]:
+    """Writes the shards of one task, from 0, of an array job; (its shards, all shards).
+
+    Tasks may run at once, on several machines with one file system. When all are done, `prepare`
+    with the same arguments writes what is missing and merges.
+    """
+    if not 0 <= task < tasks:
+        raise UserError(f"--task={task} is not one of --tasks={tasks}: tasks count from 0")
+    settings = _checked(long_side, quality, splits, records_per_shard, drop_duplicates, drop_text)
+    begun = _begin(records, out, settings, append, salt)
+    mine = begun.blocks[task::tasks]
+    if not begun.is_done:
+        with as_task(begun.state.private, task, tasks), full_disk_is_told(begun.job.out):
+            write_shards(begun.job, mine, workers or cores(), progress=progress)
+    return len(mine), len(begun.blocks)
 
 
 def _checked(
-    long_side: int, quality: int, splits: Sequence[float | int], records_per_shard: int
+    long_side: int,
+    quality: int,
+    splits: Sequence[float | int],
+    records_per_shard: int,
+    drop_duplicates: bool,
+    drop_text: bool,
 ) -> Settings:
+    """The settings; UserError for one that cannot be."""
     if long_side < MIN_SIDE:
         raise UserError(f"--long_side={long_side} is too small: give at least {MIN_SIDE} pixels")
     if not 1 <= quality <= 100:
@@ -139,210 +154,96 @@ def _checked(
     if records_per_shard < 1:
         raise UserError(f"--records_per_shard={records_per_shard} is too small: give at least 1")
     train, validation, test = map(float, splits)
-    return Settings(long_side, quality, (train, validation, test), records_per_shard)
+    return Settings(
+        long_side, quality, (train, validation, test), records_per_shard,
+        drop_duplicates, drop_text,
+    )  # fmt: skip
 
 
-def _check_ours(out: Path, private: Path) -> bool:
-    """Whether a preparation was begun in `out`; UserError if something else is there."""
+class _Begun(NamedTuple):
+    """A delivery that is registered: what its shards are, and whether it is in the data set."""
+
+    state: State
+    job: Job
+    blocks: tuple[Block, ...]
+    is_done: bool
+
+
+def _begin(
+    records: str | Path, out: str | Path, settings: Settings, append: bool, salt: bytes | None
+) -> _Begun:
+    """Surveys the records and registers them, unless they are registered already."""
+    folder = records_folder(records)
+    out = Path(out).expanduser().absolute()
+    if out.resolve().is_relative_to(folder) or folder.is_relative_to(out.resolve()):
+        raise UserError(f"{out} and the records folder {folder} contain one another: choose --out")
+    while True:
+        state = State.load(out)
+        _check_ours(out, state)
+        _check_settings(out, state, settings)
+        key = state.salt(salt)
+        surveyed = survey(folder, key)
+        number = _delivery_number(state, surveyed, out, append)
+        job = Job(folder, out, state.parts, settings, key, number)
+        if surveyed.source in state.merged(out):
+            return _Begun(state, job, (), is_done=True)
+        planned = plan(surveyed, settings, Earlier.read(state, number), number)
+        with full_disk_is_told(out):
+            state.make_folders()
+            out.mkdir(parents=True, exist_ok=True)
+            with registering(state.private):
+                if not state.keep_salt(key):
+                    continue  # another task was first, with a new salt of its own
+                state = State.load(out)
+                if number == len(state.deliveries):
+                    state.settings = settings.as_json()
+                    state.deliveries.append(planned.delivery(key, number))
+                    state.save()
+        return _Begun(state, job, planned.blocks, is_done=False)
+
+
+def _delivery_number(state: State, surveyed: Survey, out: Path, append: bool) -> int:
+    """Which delivery these records are; UserError if they cannot be one now."""
+    sources = [delivery.source for delivery in state.deliveries]
+    finished = state.merged(out) == sources
+    if surveyed.source in sources:
+        number = sources.index(surveyed.source)
+        if not finished and number < len(sources) - 1:
+            raise UserError(
+                f"another delivery was being added to {out}: run that command again first"
+            )
+        return number
+    if sources and not append:
+        raise UserError(
+            f"{out} was begun from other records than {surveyed.folder} holds now: add them with "
+            "--append, or choose another --out"
+        )
+    if sources and not finished:
+        raise UserError(f"{out} is not finished: run the command that began it again first")
+    return len(sources)
+
+
+def _check_ours(out: Path, state: State) -> None:
+    """UserError if there is something in `out` that is no preparation of ours, or one that must
+    not be continued."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: pass --out=FOLDER")
-    if not out.exists() or not any(out.iterdir()):
-        return False
-    if (private / _PLAN_FILE).exists():
-        return True
+    if state.removed()[1]:
+        raise UserError(f"patients were being removed from {out}: run that command again first")
+    if state.deliveries or not out.exists() or not any(out.iterdir()):
+        return
     if (out / CARD_FILE).exists():
         raise UserError(
-            f"{out} is a prepared data set whose private folder {private} is not there, so it "
-            "cannot be told what it was made of: put it back, or choose another --out"
+            f"{out} is a prepared data set whose private folder {state.private} is not there, so "
+            "it cannot be told what it was made of: put it back, or choose another --out"
         )
     raise UserError(f"{out} is not empty and no prepared data set: choose another --out")
 
 
-def _check_same(plan: Plan, out: Path, private: Path) -> None:
-    """UserError if `out` was begun with other settings, or of other records."""
-    begun = json.loads((private / _PLAN_FILE).read_text(encoding="utf-8"))
-    wanted = plan.stamp()
-    for key, value in wanted["settings"].items():
-        if begun["settings"].get(key) != value:
+def _check_settings(out: Path, state: State, settings: Settings) -> None:
+    for key, value in settings.as_json().items():
+        if state.settings and state.settings.get(key) != value:
             raise UserError(
-                f"{out} was begun with {key}={begun['settings'].get(key)} and not {value}: use the "
+                f"{out} was begun with {key}={state.settings.get(key)} and not {value}: use the "
                 "same settings, or another --out"
             )
-    if begun["source"] != wanted["source"]:
-        raise UserError(
-            f"{out} was begun from other records than {plan.folder} holds now: choose another --out"
-        )
-
-
-def _salt(private: Path, given: bytes | None) -> bytes:
-    path = private / _SALT_FILE
-    stored = read_salt(path) if path.exists() else None
-    if stored and given and stored != given:
-        raise UserError(f"the salt given is not the one in {path}: leave it out")
-    return stored or given or new_salt()
-
-
-@contextmanager
-def _only_one(private: Path) -> Iterator[None]:
-    """Holds the lock of a preparation; UserError if another process holds it."""
-    descriptor = os.open(private / "lock", os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is preparing here ({private}): wait for it") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _write_shards(
-    plan: Plan, out: Path, parts: Path, salt: bytes, workers: int, progress: bool
-) -> None:
-    """Writes the shards that are not finished yet."""
-    todo, frames = [], 0
-    for block, number in zip(plan.blocks, plan.frames_per_block, strict=True):
-        if not _is_finished(block, out, parts):
-            todo.append(block)
-            frames += number
-    kept = len(plan.blocks) - len(todo)
-    shown = _Progress(frames, len(todo), kept, shown=progress)
-    job = _Job(plan.folder, out, parts, plan.settings, salt)
-    workers = min(workers, len(todo))
-    if workers <= 1:
-        for block in todo:
-            job.write(block, shown.add)
-            shown.shard_done()
-    else:
-        _write_in_processes(job, todo, workers, shown)
-    shown.close()
-
-
-def _is_finished(block: Block, out: Path, parts: Path) -> bool:
-    """Whether the shard and its part are there and belong together."""
-    shard, part = out / block.shard, parts / f"{block.shard}.npz"
-    if not (shard.exists() and part.exists()):
-        return False
-    return shard.stat().st_size == load_part(part)[2]["bytes"]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every worker process needs to know."""
-
-    folder: Path
-    out: Path
-    parts: Path
-    settings: Settings
-    salt: bytes
-
-    def write(self, block: Block, tick: Tick) -> None:
-        write_block(
-            block, folder=self.folder, out=self.out, parts=self.parts, settings=self.settings,
-            salt=self.salt, tick=tick,
-        )  # fmt: skip
-
-
-def _write_in_processes(job: _Job, todo: list[Block], workers: int, shown: _Progress) -> None:
-    context = multiprocessing.get_context("spawn")
-    done, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (job, done, stop))
-    try:
-        pending = {pool.submit(_work, block) for block in todo}
-        while pending:
-            finished, pending = wait(pending, _TERMINAL_INTERVAL, FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                shown.shard_done()
-            shown.show(done.value)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, perhaps for want of memory: run the same command again, "
-            "with fewer --workers (what is finished is kept)"
-        ) from None
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Stopped(Exception):
-    """The main process gave up; an unfinished shard is not worth finishing."""
-
-
-_write_in_worker: Callable[[Block], None]
-
-
-def _start_worker(job: _Job, done: Any, stop: Any) -> None:
-    """Readies a worker: it outlives neither an interrupt nor the main process."""
-    global _write_in_worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-    def tick(frames: int) -> None:
-        with done.get_lock():
-            done.value += frames
-        if stop.is_set():
-            raise _Stopped
-
-    def write(block: Block) -> None:
-        job.write(block, tick)
-
-    _write_in_worker = write
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(block: Block) -> None:
-    _write_in_worker(block)
-
-
-class _Progress:
-    """One line on standard error: frames, rate, time left."""
-
-    def __init__(self, frames: int, shards: int, kept: int, *, shown: bool) -> None:
-        self._total, self._shards, self._kept, self._shown = frames, shards, kept, shown
-        self._frames = self._shards_done = 0
-        self._on_terminal = sys.stderr.isatty()
-        self._began = self._printed = time.monotonic()
-
-    def add(self, frames: int) -> None:
-        self.show(self._frames + frames)
-
-    def shard_done(self) -> None:
-        self._shards_done += 1
-
-    def show(self, frames: int) -> None:
-        self._frames = frames
-        now = time.monotonic()
-        interval = _TERMINAL_INTERVAL if self._on_terminal else _LOG_INTERVAL
-        if self._shown and now - self._printed >= interval:
-            self._printed = now
-            self._print(now)
-
-    def close(self) -> None:
-        if self._shown:
-            self._print(time.monotonic())
-            if self._on_terminal:
-                print(file=sys.stderr)
-
-    def _print(self, now: float) -> None:
-        rate = self._frames / max(now - self._began, 1e-9)
-        left = f"{(self._total - self._frames) / rate:.0f} s left" if rate else "measuring"
-        kept = f" ({self._kept} kept)" if self._kept else ""
-        line = (
-            f"prepare: {self._frames}/{self._total} frames, {self._shards_done}/{self._shards} "
-            f"shards{kept}, {rate:.1f} frames/s, {left}"
-        )
-        start, end = ("\r\033[K", "") if self._on_terminal else ("", "\n")
-        print(f"{start}{line}", end=end, file=sys.stderr, flush=True)

@@ -7,10 +7,8 @@ settings and the salt alone, so that shards are the same whichever process write
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,24 +16,26 @@ import google_crc32c
 import numpy as np
 
 from endoclip_jax.records.attributes import attribute_bits
-from endoclip_jax.records.frames import FrameError, stored_jpeg
+from endoclip_jax.records.frames import FrameError, StoredImage, stored_image
 from endoclip_jax.records.manifest import (
     NO_POLYP,
     UNKNOWN_POLYP,
     Examination,
     FrameLabel,
     Reject,
-    Row,
     examine,
 )
 from endoclip_jax.records.privacy import hashed, names_in, scrub
+from endoclip_jax.records.rows import Row
 from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.example import encode_example
-from endoclip_jax.shards.files import PRIVATE_FILE_MODE, whole_file
-from endoclip_jax.shards.index import TABLES
+from endoclip_jax.shards.files import whole_file
+from endoclip_jax.shards.parts import Part, reject_row, save_part
 from endoclip_jax.shards.tfrecord import HEADER_BYTES, frame_record
 
 Tick = Callable[[int], None]
+
+_DUPLICATE_BITS = 8  # of the perceptual hash's 144
 
 
 @dataclass(frozen=True)
@@ -46,38 +46,32 @@ class Settings:
     quality: int = 92  # of its JPEG
     splits: tuple[float, float, float] = (80.0, 10.0, 10.0)  # shares of patients
     records_per_shard: int = 64
+    drop_duplicates: bool = False  # near-duplicate frames of an examination
+    drop_text: bool = False  # frames on which writing seems to be left
 
     def as_json(self) -> dict[str, Any]:
         """As the card stores them."""
         return asdict(self) | {"splits": list(self.splits)}
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Settings:
+        """The settings of `as_json`."""
+        return cls(**{**stored, "splits": tuple(stored["splits"])})
+
 
 class Block(NamedTuple):
-    """The rows of one shard."""
+    """The rows of one shard: the name of its part, of its file, and how many frames they have."""
 
+    name: str
     shard: str
     split: str
     rows: tuple[Row, ...]
-
-
-@dataclass
-class Part:
-    """One shard's share of the index, with rows counted from its own beginning.
-
-    `private` and `rejects` hold raw names; they and the whole part stay in the private folder
-    until the merge.
-    """
-
-    tables: dict[str, list[tuple]] = field(default_factory=lambda: {name: [] for name in TABLES})
-    text: bytearray = field(default_factory=bytearray)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    private: list[dict[str, Any]] = field(default_factory=list)
-    languages: list[str] = field(default_factory=list)
+    frames: int
 
 
 class StoredFrame(NamedTuple):
     ordinal: int
-    jpeg: bytes
+    image: StoredImage
     polyp: int
     indicative: bool
 
@@ -96,6 +90,7 @@ def write_block(
     parts: Path,
     settings: Settings,
     salt: bytes,
+    delivery: int,
     tick: Tick,
 ) -> None:
     """Writes one shard to `out`, then its part to `parts`; finished only when both are there.
@@ -108,76 +103,41 @@ def write_block(
             examination = examine(folder, row)
             framed = b""
             if isinstance(examination, Reject):
-                part.rejects.append(reject_row(examination, salt))
+                part.rejects.append(reject_row(examination, salt, delivery))
             else:
-                framed = _add_examination(part, examination, offset, block.split, settings, salt)
+                framed, left_out = _add_examination(
+                    part, examination, offset, block.split, settings, salt
+                )
+                part.rejects += [reject_row(reject, salt, delivery) for reject in left_out]
                 tick(len(examination.images))
             stream.write(framed)
             digest.update(framed)
             offset += len(framed)
-    save_part(parts / f"{block.shard}.npz", part, offset, digest.hexdigest())
-
-
-def reject_row(reject: Reject, salt: bytes) -> dict[str, Any]:
-    """A reject as it is logged in private; `public_reject` takes the raw fields away."""
-    return {
-        "row": reject.row,
-        "patient": hashed(salt, "patient", reject.patient_id) if reject.patient_id else None,
-        "exam": hashed(salt, "exam", reject.exam_id) if reject.exam_id else None,
-        "kind": "record" if reject.ordinal is None else "frame",
-        "ordinal": reject.ordinal,
-        "frames": reject.frames,
-        "reason": reject.reason,
-        "patient_id": reject.patient_id,
-        "exam_id": reject.exam_id,
-        "raw": reject.raw,
-    }
-
-
-def public_reject(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of rejects.jsonl: no raw id, no file name."""
-    return {key: value for key, value in row.items() if key not in ("patient_id", "exam_id", "raw")}
-
-
-def save_part(path: Path, part: Part, num_bytes: int, sha256: str) -> None:
-    """Stores a part as one .npz that only its owner reads."""
-    meta = {
-        "bytes": num_bytes,
-        "sha256": sha256,
-        "rejects": part.rejects,
-        "private": part.private,
-        "languages": part.languages,
-    }
-    arrays = {name: np.array(rows, TABLES[name]) for name, rows in part.tables.items()}
-    arrays["text"] = np.frombuffer(bytes(part.text), np.uint8)
-    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    with whole_file(path, PRIVATE_FILE_MODE) as stream:
-        stream.write(buffer.getbuffer())
-
-
-def load_part(path: Path) -> tuple[dict[str, np.ndarray], bytes, dict[str, Any]]:
-    """(tables, text, meta) of a stored part."""
-    with np.load(path, allow_pickle=False) as stored:
-        tables = {name: stored[name] for name in TABLES}
-        return tables, stored["text"].tobytes(), json.loads(stored["meta"].tobytes())
+    save_part(parts / f"{block.name}.npz", part, offset, digest.hexdigest())
 
 
 def _add_examination(
     part: Part, exam: Examination, offset: int, split: str, settings: Settings, salt: bytes
-) -> bytes:
-    """Adds one examination to the part; its framed record, empty if it is rejected."""
+) -> tuple[bytes, list[Reject]]:
+    """Adds one examination to the part; (its framed record, empty if it is rejected; rejects)."""
     from endoclip_jax.records.extraction import extract
 
-    frames, frame_rejects = _stored_frames(exam, settings)
+    stored, frame_rejects = _stored_frames(exam, settings)
+    frames, duplicates = stored, near_duplicates(stored)
+    if settings.drop_duplicates:
+        twins = dict(duplicates)
+        frame_rejects += [
+            _frame_reject(exam, frame.ordinal, f"near-duplicate of frame {twins[frame.ordinal]}")
+            for frame in stored
+            if frame.ordinal in twins
+        ]
+        frames = [frame for frame in stored if frame.ordinal not in twins]
     if not frames:
         reject = Reject(
             exam.row, "no image can be read", exam.patient_id, exam.exam_id,
             "; ".join(reject.raw for reject in frame_rejects), len(exam.images),
         )  # fmt: skip
-        part.rejects.append(reject_row(reject, salt))
-        return b""
+        return b"", [reject]
     patient = hashed(salt, "patient", exam.patient_id)
     exam_hash = hashed(salt, "exam", exam.exam_id)
     extraction = extract(exam.report)
@@ -198,7 +158,7 @@ def _add_examination(
             "exam": [exam_hash.encode()],
             "report/diagnostic": [diagnostic.encode()],
             "item/description": [text.encode() for text, _, _ in items],
-            "frame/encoded": [frame.jpeg for frame in frames],
+            "frame/encoded": [frame.image.jpeg for frame in frames],
         },
         {
             "report/has_polyp": [int(extraction["polyp_present"])],
@@ -224,9 +184,9 @@ def _add_examination(
     ))  # fmt: skip
     payload = offset + HEADER_BYTES
     for frame, start in zip(frames, encoded.offsets["frame/encoded"], strict=True):
-        crc = google_crc32c.value(frame.jpeg)
+        crc = google_crc32c.value(frame.image.jpeg)
         tables["frames"].append(
-            (record, frame.ordinal, payload + start, len(frame.jpeg), crc, frame.polyp)
+            (record, frame.ordinal, payload + start, len(frame.image.jpeg), crc, frame.polyp)
         )
     for text, bits, count in items:
         tables["items"].append((record, count, bits, bits, len(part.text), len(text.encode())))
@@ -234,33 +194,61 @@ def _add_examination(
     for polyp in polyps:
         frame_row = first["frames"] + polyp.frame if polyp.frame >= 0 else -1
         tables["polyps"].append((record, polyp.item, polyp.vienna, frame_row))
-    part.rejects += [reject_row(reject, salt) for reject in frame_rejects]
-    part.languages.append(str(extraction["language"]))
+    part.notes.append({
+        "language": str(extraction["language"]),
+        "masked": sum(frame.image.masked for frame in frames),
+        "text": [frame.ordinal for frame in frames if frame.image.has_text],
+        "duplicates": [] if settings.drop_duplicates else duplicates,
+    })  # fmt: skip
     part.private.append({
         "row": exam.row, "patient": patient, "exam": exam_hash, "patient_id": exam.patient_id,
         "exam_id": exam.exam_id, "files": [path.name for path in exam.images],
     })  # fmt: skip
-    return framed
+    return framed, frame_rejects
+
+
+def near_duplicates(frames: list[StoredFrame]) -> list[tuple[int, int]]:
+    """(ordinal, ordinal of the frame kept for it) of frames that resemble one kept before.
+
+    The most indicative frame of a polyp is always kept.
+    """
+    kept: list[StoredFrame] = []
+    duplicates = []
+    for frame in sorted(frames, key=lambda frame: not frame.indicative):
+        twin = next((other for other in kept if _alike(frame, other)), None)
+        if twin is None or frame.indicative:
+            kept.append(frame)
+        else:
+            duplicates.append((frame.ordinal, twin.ordinal))
+    return sorted(duplicates)
+
+
+def _alike(a: StoredFrame, b: StoredFrame) -> bool:
+    return bool(np.count_nonzero(a.image.perceptual ^ b.image.perceptual) <= _DUPLICATE_BITS)
 
 
 def _stored_frames(exam: Examination, settings: Settings) -> tuple[list[StoredFrame], list[Reject]]:
     frames, rejects = [], []
     for ordinal, path in enumerate(exam.images):
         try:
-            jpeg = stored_jpeg(path.read_bytes(), settings.long_side, settings.quality)
+            image = stored_image(path.read_bytes(), settings.long_side, settings.quality)
         except (FrameError, OSError) as error:
             reason = str(error) if isinstance(error, FrameError) else "image unreadable"
-            rejects.append(
-                Reject(
-                    exam.row, reason, exam.patient_id, exam.exam_id, str(path), 1, ordinal
-                )
-            )  # fmt: skip
+            rejects.append(_frame_reject(exam, ordinal, reason))
+            continue
+        if settings.drop_text and image.has_text:
+            rejects.append(_frame_reject(exam, ordinal, "writing on the picture"))
             continue
         label = FrameLabel(UNKNOWN_POLYP, False)
         if exam.frame_labels is not None:
             label = exam.frame_labels.get(ordinal, label)
-        frames.append(StoredFrame(ordinal, jpeg, label.polyp, label.indicative))
+        frames.append(StoredFrame(ordinal, image, label.polyp, label.indicative))
     return frames, rejects
+
+
+def _frame_reject(exam: Examination, ordinal: int, reason: str) -> Reject:
+    path = str(exam.images[ordinal])
+    return Reject(exam.row, reason, exam.patient_id, exam.exam_id, path, 1, ordinal)
 
 
 def _polyps(exam: Examination, frames: list[StoredFrame], counts: list[int]) -> list[Polyp]:

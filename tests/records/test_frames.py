@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from scipy import ndimage
 
+from endoclip_jax.records import field as field_module
+from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import (
     MAX_PIXELS,
     FrameError,
     crop_and_cap,
     decode_image,
     field_of_view,
+    perceptual_hash,
+    stored_image,
     stored_jpeg,
 )
+from endoclip_jax.records.overlay import looks_like_text
 
 
 def frame(height, width, box, shape, overlay=True, seed=0):
@@ -168,3 +174,131 @@ def test_broken_and_tiny_images_are_refused():
             decode_image(raw)
     with pytest.raises(FrameError, match="smaller than"):
         decode_image(image_bytes(np.zeros((8, 200, 3), np.uint8), "PNG"))
+
+
+def text_on(pixels, place, size=11, shade=(230, 230, 230)):
+    canvas = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default_imagefont()
+    for line, words in enumerate(("12/03/2019", "ROE JANE")):
+        pen.text((place[0], place[1] + line * (size + 4)), words, fill=shade, font=font)
+    return np.asarray(canvas)
+
+
+@pytest.mark.parametrize("shape", ["octagon", "ellipse"])
+def test_writing_in_the_corners_is_blackened_and_no_mucosa_is(shape):
+    box = (10, 90, 280, 352)
+    clean = frame(288, 360, box, shape, overlay=False)
+    cut, masked = cut_to_field(clean)
+    top, left, bottom, right = field_of_view(clean)
+    assert not masked
+    np.testing.assert_array_equal(cut, clean[top:bottom, left:right])
+    written = clean.copy()
+    written[top : top + 9, left : left + 12] = text_on(np.zeros((40, 90, 3), np.uint8), (0, 0))[
+        2:11, :12
+    ]
+    written[bottom - 9 : bottom, right - 12 : right] = 255
+    cut, masked = cut_to_field(written)
+    assert masked
+    assert cut[:9, :12].max() == 0 and cut[-9:, -12:].max() == 0
+    inside = clean[top:bottom, left:right].max(axis=2) > 40  # the surround's noise is below 9
+    np.testing.assert_array_equal(cut[inside], clean[top:bottom, left:right][inside])
+
+
+def test_the_embedded_cohort_keeps_its_mucosa_and_loses_its_overlay():
+    from endoclip_jax.synthetic import frame as renderer
+
+    lost, masked_frames = [], 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        pixels = renderer.render_frame(rng, lesion=None, scene="clean")
+        top, left, bottom, right = field_of_view(pixels)
+        cut, masked = cut_to_field(pixels)
+        masked_frames += masked
+        before = pixels[top:bottom, left:right].max(axis=2) > 60
+        lost.append((before & (cut.max(axis=2) == 0)).mean())
+        assert not looks_like_text(cut)
+    assert max(lost) < 0.01 and masked_frames < 6
+
+
+def test_writing_on_the_picture_is_noticed():
+    from endoclip_jax.synthetic import frame as renderer
+
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        pixels = renderer.render_frame(rng, lesion=None, scene="clean")
+        field, _ = cut_to_field(pixels)
+        written = text_on(np.ascontiguousarray(field), (20, 90))
+        assert not looks_like_text(field) and looks_like_text(written)
+        assert stored_image(image_bytes(written, "PNG")).has_text
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_says(format, orientation):
+    pixels = np.zeros((48, 80, 3), np.uint8)
+    pixels[:24, :40], pixels[:24, 40:], pixels[24:, :40] = (220, 30, 30), (30, 220, 30), (30, 30, 9)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    raw = image_bytes(pixels, format, exif=exif)
+    with Image.open(io.BytesIO(raw)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    decoded = decode_image(raw)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(int) - expected).mean() < 4
+    if orientation == 6:  # the camera lay on its side
+        assert decoded.shape == (80, 48, 3) and decoded[5, 43].argmax() == 0
+
+
+def test_a_spoilt_exif_block_turns_nothing():
+    raw = bytearray(image_bytes(np.full((40, 64, 3), 90, np.uint8), "JPEG", exif=_turned(6)))
+    start = raw.index(b"Exif\0\0") + 6
+    raw[start : start + 12] = b"\xff" * 12
+    assert decode_image(bytes(raw)).shape == (40, 64, 3)
+
+
+def _turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_several_pictures_and_more_than_eight_bits_are_refused():
+    page = Image.fromarray(np.full((40, 64, 3), 90, np.uint8))
+    buffer = io.BytesIO()
+    page.save(buffer, "TIFF", save_all=True, append_images=[page])
+    with pytest.raises(FrameError, match="several pictures"):
+        decode_image(buffer.getvalue())
+    deep = io.BytesIO()
+    Image.fromarray(np.full((40, 64), 9000, np.uint16)).save(deep, "PNG")
+    with pytest.raises(FrameError, match="more than 8 bits"):
+        decode_image(deep.getvalue())
+
+
+def test_the_perceptual_hash_knows_a_copy_from_another_picture():
+    from endoclip_jax.synthetic import frame as renderer
+
+    hashes = []
+    for seed in range(10):
+        pixels = renderer.render_frame(np.random.default_rng(seed), lesion=None, scene="clean")
+        field, _ = cut_to_field(pixels)
+        first = perceptual_hash(field)
+        again = decode_image(image_bytes(np.ascontiguousarray(field), "JPEG", quality=60))
+        brighter = np.clip(field * 1.1 + 4, 0, 255).astype(np.uint8)
+        for copy in (again, brighter):
+            assert np.count_nonzero(perceptual_hash(copy) ^ first) <= 8
+        hashes.append(first)
+    apart = [np.count_nonzero(a ^ b) for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(apart) > 24
+
+
+@given(height=st.integers(1, 24), width=st.integers(1, 24), seed=st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_regions_are_those_of_scipy(height, width, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.55
+    regions, areas = field_module._regions(mask)
+    expected, number = ndimage.label(mask)
+    assert len(areas) == number + 1
+    pairs = set(zip(regions.ravel().tolist(), expected.ravel().tolist(), strict=True))
+    assert len(pairs) == len(np.unique(expected))
+    assert areas.tolist() == np.bincount(regions.ravel(), minlength=number + 1).tolist()

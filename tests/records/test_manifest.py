@@ -171,3 +171,28 @@ def test_what_is_no_records_folder_is_one_sentence(tmp_path):
     (tmp_path / "records.jsonl").write_text('{"a": 1}\n{"a"\n')
     with pytest.raises(UserError, match=r"line 2 of .* is not JSON"):
         list(read_records(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030"]
+)
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Findings: a 5 mm polyp – sessile.",
+        "检查所见:距肛缘25cm见一枚0-Is型息肉,约0.6cm,表面光滑。余所见肠段未见异常。NICE 2型。",
+    ],
+)
+def test_encodings_are_guessed_right(folder, encoding, report):
+    (folder / "e1" / "report.txt").write_bytes(report.encode(encoding))
+    examination = next(iter(read_records(folder)))
+    assert isinstance(examination, Examination) and examination.report == report
+    text = f"patient_id,exam_id,report_text,images\np1,x1,{report.replace(',', ';')},e2\n"
+    (folder / "records.csv").write_bytes(text.encode(encoding))
+    assert only(folder).report == report.replace(",", ";")
+
+
+def test_bytes_that_are_no_text_are_refused(folder):
+    (folder / "e1" / "report.txt").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\xff\xff")
+    first = next(iter(read_records(folder)))
+    assert isinstance(first, Reject) and "no text in UTF-8, UTF-16 or GB18030" in first.reason

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -102,15 +104,61 @@ def test_nothing_that_identifies_a_person_is_stored(records, tmp_path, lines):
             assert secret not in raw, (name, secret)
     private = tmp_path / "out.private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    for path in private.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    for path in private.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     (reject,) = lines(private / "rejects_raw.jsonl")
     assert reject["raw"].endswith("exam-2/secret-0.jpg") and reject["exam_id"] == "EXAM2"
     identities = lines(private / "ids.jsonl")
     index = Index.open(tmp_path / "out")
     assert {row["exam"] for row in identities} == {e.decode() for e in index.records["exam"]}
-    assert identities[0]["patient_id"] == "PATIENT0"
-    assert identities[0]["files"] == ["secret-0.jpg", "secret-1.jpg", "secret-2.jpg"]
+    first = min(identities, key=lambda row: row["row"])
+    assert first["patient_id"] == "PATIENT0"
+    assert first["files"] == ["secret-0.jpg", "secret-1.jpg", "secret-2.jpg"]
+
+
+def test_near_duplicates_are_counted_and_dropped_on_request(records, tmp_path, lines):
+    folder = records(4, frame_labels={1: "exam-1/labels.csv"})
+    for exam in ("exam-0", "exam-1"):
+        twin = folder / exam / "secret-2.jpg"
+        twin.write_bytes((folder / exam / "secret-0.jpg").read_bytes())
+    (folder / "exam-1" / "labels.csv").write_text(
+        "file,polyp,polyp_index,indicative\nsecret-0.jpg,1,0,0\nsecret-2.jpg,1,0,1\n"
+    )
+    counted = prepared(folder, tmp_path / "counted").card
+    assert counted["frames"]["near_duplicates"] == 2 and counted["accounting"]["frames"] == 12
+    pairs = [row["duplicates"] for row in lines(tmp_path / "counted" / "flags.jsonl")]
+    assert sorted(pairs) == [[[0, 2]], [[2, 0]]]  # the most indicative frame is the one to keep
+    dropped = prepared(folder, tmp_path / "dropped", drop_duplicates=True).card
+    assert dropped["accounting"]["frames"] == 10 and dropped["frames"]["near_duplicates"] == 0
+    assert dropped["reject_reasons"] == {
+        "near-duplicate of frame 0": 1, "near-duplicate of frame 2": 1
+    }  # fmt: skip
+
+
+def test_the_page_says_what_the_card_says_and_needs_nothing_else(records, tmp_path):
+    card = prepared(records(), tmp_path / "out").card
+    page = (tmp_path / "out" / "card.html").read_text()
+    assert card["fingerprint"] in page and page.count("<svg") >= 5
+    assert not any(word in page for word in ("http", "src=", "href=", "url(", "<script"))
+    for shard in card["shards"]:
+        assert shard["name"] in page and shard["sha256"][:16] in page
+
+
+def test_ten_independent_lines_read_the_shards(records, tmp_path):
+    """As TFRecord is specified: length, its CRC, bytes, their CRC; the Example by protobuf."""
+    card = prepared(records(), tmp_path / "out").card
+    for shard in card["shards"]:
+        raw, found = (tmp_path / "out" / shard["name"]).read_bytes(), 0
+        while raw:
+            (length,) = struct.unpack("<Q", raw[:8])
+            for data, crc in ((raw[:8], raw[8:12]), (raw[12 : 12 + length], raw[12 + length :])):
+                value = google_crc32c.value(data)
+                masked = ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+                assert struct.unpack("<I", crc[:4])[0] == masked
+            example = tf_example_pb2.Example.FromString(raw[12 : 12 + length])
+            assert len(example.features.feature["frame/encoded"].bytes_list.value) == 3
+            raw, found = raw[16 + length :], found + 1
+        assert found == shard["records"]
 
 
 def test_what_the_report_says_is_stored(records, tmp_path):
@@ -154,7 +202,7 @@ def test_the_split_column_overrides_the_hash(records, tmp_path):
     prepared(records(12, split=column), tmp_path / "out")
     index = Index.open(tmp_path / "out")
     assert [len(index.rows(s)) for s in ("train", "validation", "test")] == [4, 4, 4]
-    with pytest.raises(UserError, match="patient of rows 1 and 2 is in the splits train and test"):
+    with pytest.raises(UserError, match="row 1 and row 2 is in the splits train and test"):
         prepared(records(12, "leak", split={0: "train", 1: "test"}), tmp_path / "no")
     assert not (tmp_path / "no").exists() and not (tmp_path / "no.private").exists()
 
@@ -215,7 +263,7 @@ def test_running_again_says_done_and_other_input_is_refused(records, tmp_path):
 def test_an_interrupted_run_keeps_its_shards_and_ends_the_same(records, tmp_path, monkeypatch):
     folder, out = records(), tmp_path / "out"
     whole = prepared(folder, tmp_path / "whole").card
-    real, written = writer.stored_jpeg, []
+    real, written = writer.stored_image, []
 
     def interrupted(*arguments):
         written.append(1)
@@ -223,13 +271,13 @@ def test_an_interrupted_run_keeps_its_shards_and_ends_the_same(records, tmp_path
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(writer, "stored_jpeg", interrupted)
+    monkeypatch.setattr(writer, "stored_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepared(folder, out)
     assert not (out / CARD_FILE).exists() and not list(out.glob("*.unfinished"))
     kept = contents(out)
     assert len(kept) == 2
-    (out / "endoclip-train.tfrecord-00009-of-00010.unfinished").write_bytes(b"left by a kill")
+    (out / "endoclip-train.tfrecord-00009-of-00010.1f.unfinished").write_bytes(b"left by a kill")
     assert prepared(folder, out).card == whole
     assert len(written) < 20 + 36  # finished shards are not done again
     assert contents(out).items() >= kept.items()
@@ -241,12 +289,12 @@ def test_a_kill_leaves_a_run_that_can_be_ended(records, tmp_path):
         "import os, signal\n"
         "from endoclip_jax.shards import writer\n"
         "from endoclip_jax.shards.prepare import prepare\n"
-        "real, calls = writer.stored_jpeg, []\n"
+        "real, calls = writer.stored_image, []\n"
         "def killed(*arguments):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*arguments)\n"
-        "writer.stored_jpeg = killed\n"
+        "writer.stored_image = killed\n"
         f"prepare({str(folder)!r}, {str(out)!r}, workers=1, records_per_shard=3,"
         f" salt={SALT!r}, progress=False)\n"
     )
@@ -279,14 +327,14 @@ def test_a_full_disk_is_told_and_finished_shards_stay(records, tmp_path, monkeyp
 
 def test_two_runs_at_once_are_refused(records, tmp_path, monkeypatch):
     folder, out = records(), tmp_path / "out"
-    real = writer.stored_jpeg
+    real = writer.stored_image
 
     def second_run(*arguments):
         with pytest.raises(UserError, match="another process is preparing"):
             prepared(folder, out)
         return real(*arguments)
 
-    monkeypatch.setattr(writer, "stored_jpeg", second_run)
+    monkeypatch.setattr(writer, "stored_image", second_run)
     prepared(folder, out)
 
 

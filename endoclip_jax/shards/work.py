@@ -1,0 +1,126 @@
+"""Writes shards on all cores; a shard is the unit of work, of resumption and of an array job."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from endoclip_jax.errors import UserError
+from endoclip_jax.shards.parts import load_meta
+from endoclip_jax.shards.progress import TERMINAL_INTERVAL, Progress
+from endoclip_jax.shards.writer import Block, Settings, Tick, write_block
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker process needs to know."""
+
+    folder: Path
+    out: Path
+    parts: Path
+    settings: Settings
+    salt: bytes
+    delivery: int
+
+    def write(self, block: Block, tick: Tick) -> None:
+        """Writes one shard and its part."""
+        write_block(
+            block, folder=self.folder, out=self.out, parts=self.parts, settings=self.settings,
+            salt=self.salt, delivery=self.delivery, tick=tick,
+        )  # fmt: skip
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def write_shards(job: Job, blocks: Sequence[Block], workers: int, *, progress: bool) -> None:
+    """Writes those of the shards that are not finished yet."""
+    todo = [block for block in blocks if not is_finished(block, job.out, job.parts)]
+    frames = sum(block.frames for block in todo)
+    shown = Progress(frames, len(todo), len(blocks) - len(todo), shown=progress)
+    workers = min(workers, len(todo))
+    if workers <= 1:
+        for block in todo:
+            job.write(block, shown.add)
+            shown.shard_done()
+    else:
+        _write_in_processes(job, todo, workers, shown)
+    shown.close()
+
+
+def is_finished(block: Block, out: Path, parts: Path) -> bool:
+    """Whether the shard and its part are there and belong together."""
+    shard, part = out / block.shard, parts / f"{block.name}.npz"
+    if not (shard.exists() and part.exists()):
+        return False
+    return shard.stat().st_size == load_meta(part)["bytes"]
+
+
+def _write_in_processes(job: Job, todo: list[Block], workers: int, shown: Progress) -> None:
+    context = multiprocessing.get_context("spawn")
+    done, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (job, done, stop))
+    try:
+        pending = {pool.submit(_work, block) for block in todo}
+        while pending:
+            finished, pending = wait(pending, TERMINAL_INTERVAL, FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                shown.shard_done()
+            shown.show(done.value)
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory: run the same command again, "
+            "with fewer --workers (what is finished is kept)"
+        ) from None
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Stopped(Exception):
+    """The main process gave up; an unfinished shard is not worth finishing."""
+
+
+_write_in_worker: Callable[[Block], None]
+
+
+def _start_worker(job: Job, done: Any, stop: Any) -> None:
+    """Readies a worker: it outlives neither an interrupt nor the main process."""
+    global _write_in_worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+    def tick(frames: int) -> None:
+        with done.get_lock():
+            done.value += frames
+        if stop.is_set():
+            raise _Stopped
+
+    def write(block: Block) -> None:
+        job.write(block, tick)
+
+    _write_in_worker = write
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(block: Block) -> None:
+    _write_in_worker(block)

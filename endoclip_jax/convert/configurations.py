@@ -22,7 +22,9 @@ _LEGACY_EOS = 2  # written by early transformers, where it stood for the highest
 _EPS = 1e-5  # PyTorch's, which open_clip writes only where it is another
 OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 
-_HF_VISION = {  # transformers' own defaults: configurations leave out what equals them
+_HF_VISION: dict[
+    str, Any
+] = {  # transformers' own defaults: configurations leave out what equals them
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -33,7 +35,7 @@ _HF_VISION = {  # transformers' own defaults: configurations leave out what equa
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-_HF_TEXT = {
+_HF_TEXT: dict[str, Any] = {
     "hidden_size": 512,
     "intermediate_size": 2048,
     "num_hidden_layers": 12,
@@ -44,7 +46,7 @@ _HF_TEXT = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-_OPEN_CLIP_VISION = {
+_OPEN_CLIP_VISION: dict[str, Any] = {
     "image_size": 224,
     "patch_size": 16,
     "width": 768,
@@ -52,7 +54,7 @@ _OPEN_CLIP_VISION = {
     "head_width": 64,
     "mlp_ratio": 4.0,
 }
-_OPEN_CLIP_TEXT = {
+_OPEN_CLIP_TEXT: dict[str, Any] = {
     "context_length": 77,
     "vocab_size": 49408,
     "width": 512,

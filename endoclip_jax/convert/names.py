@@ -151,7 +151,7 @@ def to_theirs(params: Mapping[str, Any], rows: list[Row], naming: Naming) -> Ten
         path = min(flat.keys() ^ known)
         state = "is missing" if path in known else "has no name elsewhere"
         raise UserError(f"the checkpoint's parameter {'/'.join(path)!r} {state}")
-    tensors = {}
+    tensors: Tensors = {}
     for row in rows:
         place: Place = getattr(row, naming)
         turned = _turned(np.asarray(flat[row.path], np.float32), _TO_THEIRS[place.layout])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from endoclip_jax.convert.foreign import foreign_config, is_foreign, read_foreign
+from endoclip_jax.convert.foreign import HF_WEIGHTS, foreign_config, is_foreign, read_foreign
 from endoclip_jax.convert.weights import Weights
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.data.transforms import PREPROCESSING
@@ -60,13 +60,10 @@ def _from_hub(name: str) -> Path:
     """The hub's files of that name, downloaded or from its cache."""
     from huggingface_hub import errors, snapshot_download
 
-    weights = ["model.safetensors"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *weights]))
-        if not (folder / weights[0]).is_file():
-            folder = Path(
-                snapshot_download(name, allow_patterns=[*_HUB_FILES, "pytorch_model.bin"])
-            )
+        folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, HF_WEIGHTS[0]]))
+        if not (folder / HF_WEIGHTS[0]).is_file():  # older uploads have the pickle alone
+            folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, HF_WEIGHTS[1]]))
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise UserError(
             f"{name} is no folder here and cannot be fetched from the hub "

@@ -92,7 +92,7 @@ def check_fits(origin: str, given: CLIPConfig, wanted: CLIPConfig) -> None:
 
 
 def _flat(config: CLIPConfig) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.to_dict().items():
         parts = value if isinstance(value, dict) else {"": value}
         flat |= {f"{key}.{part}".rstrip("."): found for part, found in parts.items()}

@@ -40,8 +40,8 @@ class Progress:
             print(f"{self._name}: {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def shown_count(what: str, things: str = "frames") -> Callable[[int, int], None]:
-    """A callback `(done, total)` that prints both and the time left, at most every ten seconds."""
+def shown_count(what: str) -> Callable[[int, int], None]:
+    """A callback `(done, total)` that prints frames and time left, at most every ten seconds."""
     began = printed = time.monotonic()
 
     def show(done: int, total: int) -> None:
@@ -50,8 +50,6 @@ def shown_count(what: str, things: str = "frames") -> Callable[[int, int], None]
         if now - printed >= _INTERVAL:
             printed = now
             left = (total - done) * (now - began) / max(done, 1)
-            print(
-                f"{what}: {done}/{total} {things}, {left:.0f} s left", file=sys.stderr, flush=True
-            )
+            print(f"{what}: {done}/{total} frames, {left:.0f} s left", file=sys.stderr, flush=True)
 
     return show

@@ -134,6 +134,15 @@ def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
     return resolved
 
 
+def adopt_model(config: ConfigDict, model: Mapping[str, Any], overridden: set[str]) -> ConfigDict:
+    """The configuration with `model` of the weights it starts from; keys in `overridden` stay."""
+    adopted = ConfigDict(config.to_dict())
+    for key, value in flatten(model, "model.").items():
+        if key not in overridden:
+            _set(adopted, key, value)
+    return adopted
+
+
 def _set(config: ConfigDict, key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.synthetic.cohort import write_cohort
+from endoclip_jax.training.progress import shown_count
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def demonstration_data(
         frames_per_case=frames,
         polyps=polyps,
         processes=workers,
-        progress=_shown_progress("drawing the cohort"),
+        progress=shown_count("drawing the cohort"),
     )
     summary = prepare(
         folder / "records",
@@ -61,18 +59,3 @@ def demonstration_data(
     if not summary.already_done:
         print("\n".join(summary.lines()), flush=True)
     return DemonstrationData(folder / "shards", folder / "polyps")
-
-
-def _shown_progress(what: str, interval: float = 10.0) -> Callable[[int, int], None]:
-    """A callback that prints frames written and time left to standard error now and then."""
-    began = printed = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        if now - printed >= interval:
-            printed = now
-            left = (total - done) * (now - began) / max(done, 1)
-            print(f"{what}: {done}/{total} frames, {left:.0f} s left", file=sys.stderr, flush=True)
-
-    return show

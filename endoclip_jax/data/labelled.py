@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 
 from endoclip_jax.data.loaders import Batch, Batches, InOrder, Share
 from endoclip_jax.data.source import Faults
@@ -77,15 +78,32 @@ def labelled_batches(
 
     Elements are those of `scoring_batches`, `frame` being the position in `labelled`.
     """
+    share = Share(batch, process_index, process_count)
+    return _in_order(labelled.paths, share, image_size)
+
+
+def file_batches(paths: Sequence[Path], batch: int, image_size: int) -> Batches:
+    """The same for any image files, `frame` being the position in `paths`."""
+    return _in_order(paths, Share(batch, 0, 1), image_size)
+
+
+def field_image(
+    pixels: UInt8[np.ndarray, "h w 3"], image_size: int
+) -> UInt8[np.ndarray, "image_size image_size 3"]:
+    """A whole picture as evaluation sees it: cut to its field of view and resized."""
+    top, left, bottom, right = field_of_view(pixels)
+    return resize(np.ascontiguousarray(pixels[top:bottom, left:right]), image_size)
+
+
+def _in_order(paths: Sequence[Path], share: Share, image_size: int) -> Batches:
     faults = Faults()
-    view = _LabelledView(labelled, image_size, faults)
-    order = InOrder(len(labelled), batch, balanced=False)
-    return Batches(view, order, Share(batch, process_index, process_count), faults)
+    order = InOrder(len(paths), share.global_batch, balanced=False)
+    return Batches(_FileView(paths, image_size, faults), order, share, faults)
 
 
 @dataclass(frozen=True)
-class _LabelledView:
-    labelled: LabelledFrames
+class _FileView:
+    paths: Sequence[Path]
     image_size: int
     faults: Faults
 
@@ -98,15 +116,13 @@ class _LabelledView:
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         batch["frame"][row] = unit
-        path = self.labelled.paths[unit]
+        path = self.paths[unit]
         try:
             pixels = decode_image(path.read_bytes())
         except (OSError, FrameError) as error:
-            self.faults.note(unit, f"labelled frame {path.name} cannot be used ({error})")
+            self.faults.note(unit, f"frame {path.name} cannot be used ({error})")
             return
-        top, left, bottom, right = field_of_view(pixels)
-        field = np.ascontiguousarray(pixels[top:bottom, left:right])
-        batch["image"][row], batch["valid"][row] = resize(field, self.image_size), True
+        batch["image"][row], batch["valid"][row] = field_image(pixels, self.image_size), True
 
 
 def _find(folder: Path, name: str, where: str) -> Path:

@@ -34,11 +34,17 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
-    """`tokenizer(texts)` gives padded ids; `sha256` names the vocabulary they belong to."""
+    """`tokenizer(texts)` gives padded ids; `sha256` names the vocabulary they belong to.
+
+    Attributes:
+      symbols: every token by its id.
+      merges: the pairs that are joined, in order of rank.
+    """
 
     def __init__(self, vocabulary: bytes):
         self.sha256 = hashlib.sha256(vocabulary).hexdigest()
-        self._encoder = _encoder(gzip.decompress(vocabulary).decode("utf-8"))
+        self.symbols, self.merges = _symbols_and_merges(gzip.decompress(vocabulary).decode("utf-8"))
+        self._encoder = _encoder(self.symbols, self.merges)
 
     def __call__(
         self, texts: Sequence[str], length: int | None = None
@@ -85,7 +91,7 @@ def load_tokenizer() -> Tokenizer:
     return Tokenizer(vocabulary)
 
 
-def _encoder(vocabulary: str) -> tokenizers.Tokenizer:
+def _symbols_and_merges(vocabulary: str) -> tuple[list[str], list[tuple[str, str]]]:
     # Symbols: 256 bytes, the same 256 ending a word, one for each merge, START and END.
     num_merges = VOCABULARY_SIZE - 2 * 256 - 2
     lines = vocabulary.split("\n")[1 : num_merges + 1]
@@ -93,6 +99,10 @@ def _encoder(vocabulary: str) -> tokenizers.Tokenizer:
     symbols = _byte_symbols()
     symbols += [symbol + "</w>" for symbol in symbols] + [a + b for a, b in merges]
     symbols += ["<|startoftext|>", "<|endoftext|>"]
+    return symbols, merges
+
+
+def _encoder(symbols: list[str], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     encoder = tokenizers.Tokenizer(
         models.BPE(
             vocab={symbol: i for i, symbol in enumerate(symbols)},

@@ -18,6 +18,14 @@ from PIL import Image
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+PREPROCESSING = {
+    "crop": "field of view, at preparation",
+    "resize": "Pillow bicubic, the whole frame to a square",
+    "mean": list(CLIP_MEAN),
+    "std": list(CLIP_STD),
+}
+"""What becomes of a frame before the model sees it; travels with every checkpoint."""
+
 CROP_AREA = (0.8, 1.0)
 CROP_ASPECT = 4 / 3
 BRIGHTNESS = CONTRAST = SATURATION = 0.12

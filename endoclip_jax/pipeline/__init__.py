@@ -10,8 +10,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from endoclip_jax.configuration import claim_workdir, resolve
+from endoclip_jax.configuration import adopt_model, claim_workdir, resolve
+from endoclip_jax.convert.source import model_config
+from endoclip_jax.convert.weights import check_fits
 from endoclip_jax.errors import UserError
+from endoclip_jax.models.clip import CLIPConfig
 from endoclip_jax.pipeline.evaluate import evaluate_run
 from endoclip_jax.pipeline.run import FOLDERS_OF, is_done, open_run
 from endoclip_jax.pipeline.train import RUN_STAGE, Stopped
@@ -32,6 +35,10 @@ def run(config: ConfigDict, overridden: set[str]) -> int:
     stops instead and names the command that makes it.
     """
     config = resolve(config, overridden)
+    if config.init.clip:
+        start = model_config(config.init.clip)
+        config = adopt_model(config, start.to_dict(), overridden)
+        check_fits(config.init.clip, start, CLIPConfig.from_dict(config.model.to_dict()))
     workdir = Path(config.workdir)
     demonstration = not config.data.shards
     started = [

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from endoclip_jax.convert.fixture import check_installation, check_weights
+from endoclip_jax.convert.source import read_weights
+from endoclip_jax.convert.weights import fitted
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.demonstration import demonstration_data
@@ -53,7 +56,12 @@ class Run:
 
 
 def open_run(config: ConfigDict, workdir: Path) -> Run:
-    """Opens the data (drawing the demonstration's if none is named), model and tokenizer."""
+    """Opens the data (drawing the demonstration's if none is named), model and tokenizer.
+
+    Raises:
+      UserError: for data that cannot be opened, or an installation that computes another CLIP.
+    """
+    check_installation(config.model.activation)
     began = time.monotonic()
     polyps: Path | None = Path(config.eval.malignancy) if config.eval.malignancy else None
     shards = config.data.shards
@@ -93,18 +101,21 @@ def is_done(run: Run, stage: str) -> bool:
 
 
 def initial_params(run: Run) -> dict[str, Any]:
-    """The towers a run starts from: `init.clip`, or CLIP's initialisation from the seed."""
+    """The towers a run starts from: `init.clip`, or CLIP's initialisation from the seed.
+
+    Raises:
+      UserError: for weights of another model than the configuration's, or that no longer give the
+        logits they were written with.
+    """
     model = run.setting.model
-    if run.config.init.clip:
-        path, step = checkpoints.resolve_checkpoint(Path(run.config.init.clip))
-        params, meta = checkpoints.load_params(path, step)
-        if meta["model"] != model.config.to_dict():
-            raise UserError(
-                f"the model of {run.config.init.clip} is {meta['model']}, the configuration's is "
-                f"{model.config.to_dict()}: make them the same with --config.model.KEY=VALUE"
-            )
-        return {"clip": params["clip"]}
-    return {"clip": clip.initial_params(model, run.config.seed)}
+    if not run.config.init.clip:
+        return {"clip": clip.initial_params(model, run.config.seed)}
+    weights = read_weights(run.config.init.clip)
+    check_weights(weights)
+    weights = fitted(weights, model.config)
+    for note in weights.notes:
+        run.say(f"init.clip: {note}")
+    return {"clip": dict(weights.params)}
 
 
 def params_of(run: Run, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from clu import parameter_overview
 
 from endoclip_jax.data.selection import Selection
-from endoclip_jax.data.transforms import CLIP_MEAN, CLIP_STD
+from endoclip_jax.data.transforms import PREPROCESSING
 from endoclip_jax.pipeline.losses import contrastive_of
 from endoclip_jax.pipeline.run import (
     ROUND_1,
@@ -34,13 +34,6 @@ from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh
-
-PREPROCESSING = {
-    "crop": "field of view, at preparation",
-    "resize": "Pillow bicubic, the whole frame to a square",
-    "mean": list(CLIP_MEAN),
-    "std": list(CLIP_STD),
-}
 
 
 class Stopped(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _INTERVAL = 10.0  # seconds between lines, so that a log file stays readable
 
@@ -38,3 +38,18 @@ class Progress:
         if self._shown:
             seconds = time.monotonic() - self._began
             print(f"{self._name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def shown_count(what: str) -> Callable[[int, int], None]:
+    """A callback `(done, total)` that prints frames and time left, at most every ten seconds."""
+    began = printed = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if now - printed >= _INTERVAL:
+            printed = now
+            left = (total - done) * (now - began) / max(done, 1)
+            print(f"{what}: {done}/{total} frames, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,20 @@
+"""python launch/convert.py --source=WEIGHTS --out=FOLDER [--to=checkpoint|huggingface|open_clip]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from endoclip_jax.errors import exit_with
+
+
+def main() -> None:
+    from endoclip_jax.pipeline.convert import convert, parse
+
+    convert(parse(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -8,5 +8,7 @@ in its plainest form, on top of `transformers.CLIPModel`.
 - `losses`: the cross-entropy of Eq. 2, 3 and 5
 - `attention`: patient-level cross-attention (Eq. 4), its pairwise form, plain averaging
 - `optimizer`: AdamW, decay on matrices only, clipping, schedule, bounds of the logit scale
-- `stages`: one object for each stage: batch in, loss out
+- `stages`: the loss of each stage, from a batch and a model
+- `names`: the package's parameter tree under the names of `transformers`
+- `session`: a stage's training, step by step
 """

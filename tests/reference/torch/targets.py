@@ -1,9 +1,9 @@
 """Targets of the contrastive losses: what the diagonal of Eq. 2 becomes in Eq. 3 and Eq. 5.
 
-    M = cos(a_v, a_t)          one-hot          l1: max(M, I), rows divided by their sums
-      1   .5   0               1  0  0          .67  .33   0
-     .5    1  .5               0  1  0          .25  .50  .25
-      0   .5   1               0  0  1           0   .33  .67
+M = cos(a_v, a_t)          one-hot          l1: max(M, I), rows divided by their sums
+  1   .5   0               1  0  0          .67  .33   0
+ .5    1  .5               0  1  0          .25  .50  .25
+  0   .5   1               0  0  1           0   .33  .67
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ SIZES = {
     "tiny": Size(
         CLIPConfig(
             vision=VisionConfig(image_size=32, patch_size=8, width=64, layers=2, heads=4),
-            text=TextConfig(width=48, layers=2, heads=3),
+            text=TextConfig(width=24, layers=2, heads=3),
             embed_dim=32,
         ),
         batches=(16, 12, 8),

@@ -111,7 +111,8 @@ def test_every_form_of_attention(mode, qk_norm, residual):
 
     def ours(params, v, t):
         variables = {"params": jax.tree.map(lambda kernel: {"kernel": kernel}, params)}
-        cosines = module.apply(variables, v, v_mask, t, t_mask, method="similarity")
+        masks = jnp.asarray(v_mask), jnp.asarray(t_mask)
+        cosines = module.apply(variables, v, masks[0], t, masks[1], method="similarity")
         return jnp.sum(cosines * weights), cosines
 
     (_, cosines), gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True))(

@@ -128,8 +128,8 @@ def get_config() -> ConfigDict:
                 "embed_dim": 64,
             },
             "stage1": {
-                "epochs": 60,
-                "warmup_epochs": 6,
+                "epochs": 36,
+                "warmup_epochs": 4,
                 "global_batch": 64,
                 "learning_rate": 5e-4,
                 "freeze_text": True,  # trained from scratch on two sentences it collapses

@@ -17,7 +17,13 @@ def _parity(argv: Sequence[str]) -> int:
     return main(argv, ROOT / "runs" / "benchmarks")
 
 
-SUITES: dict[str, Callable[[Sequence[str]], int]] = {"parity": _parity}
+def _loss(argv: Sequence[str]) -> int:
+    from endoclip_jax.benchmarks.loss import main
+
+    return main(argv, ROOT / "runs" / "benchmarks")
+
+
+SUITES: dict[str, Callable[[Sequence[str]], int]] = {"parity": _parity, "loss": _loss}
 
 
 def run(argv: Sequence[str]) -> int:

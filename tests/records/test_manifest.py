@@ -95,7 +95,7 @@ def test_reports_in_chinese_encodings(folder, encoding):
         ({"report": "e1"}, "report unreadable"),
         ({"report": ""}, "empty report"),
         ({"report": "empty.txt"}, "empty report"),
-        ({"report": "binary.txt"}, "neither UTF-8 nor GB18030"),
+        ({"report": "binary.txt"}, "no text in UTF-8, UTF-16 or GB18030"),
         ({"report": "../outside.txt"}, "path leaves the records folder"),
         ({"report": "/etc/hostname"}, "path leaves the records folder"),
         ({"report": "link.txt"}, "path leaves the records folder"),

@@ -14,7 +14,8 @@ from endoclip_jax.data.loaders import Batch, Batches, InOrder, Share
 from endoclip_jax.data.source import Faults
 from endoclip_jax.data.transforms import resize
 from endoclip_jax.errors import UserError
-from endoclip_jax.records.frames import FrameError, decode_image, field_of_view
+from endoclip_jax.records.field import cut_to_field
+from endoclip_jax.records.frames import FrameError, decode_image
 
 LABELS_FILE = "labels.csv"
 _POLYP = {"0": False, "1": True, "false": False, "true": True}
@@ -90,9 +91,9 @@ def file_batches(paths: Sequence[Path], batch: int, image_size: int) -> Batches:
 def field_image(
     pixels: UInt8[np.ndarray, "h w 3"], image_size: int
 ) -> UInt8[np.ndarray, "image_size image_size 3"]:
-    """A whole picture as evaluation sees it: cut to its field of view and resized."""
-    top, left, bottom, right = field_of_view(pixels)
-    return resize(np.ascontiguousarray(pixels[top:bottom, left:right]), image_size)
+    """A whole picture as evaluation sees it: cut to its field as at preparation, and resized."""
+    cut, _ = cut_to_field(pixels)
+    return resize(np.ascontiguousarray(cut), image_size)
 
 
 def _in_order(paths: Sequence[Path], share: Share, image_size: int) -> Batches:

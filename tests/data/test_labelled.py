@@ -5,7 +5,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from endoclip_jax.data.labelled import labelled_batches, read_labelled
+from endoclip_jax.data.labelled import field_image, labelled_batches, read_labelled
 from endoclip_jax.data.transforms import resize
 from endoclip_jax.errors import UserError
 
@@ -90,3 +90,16 @@ def test_a_broken_frame_keeps_its_row(folder):
     assert batch["frame"].tolist() == [0, 1, 2, -1]
     assert batches.corrupt == 1
     assert "a.jpg" in batches.corrupt_names()[0]
+
+
+def test_writing_in_a_corner_is_blackened_as_in_prepared_frames():
+    """The endoscope's round field is what is compared; training saw no writing beside it."""
+    rows, columns = np.mgrid[:288, :360]
+    inside = (rows - 144) ** 2 + (columns - 220) ** 2 < 130**2
+    pixels = np.zeros((288, 360, 3), np.uint8)
+    pixels[inside] = np.random.default_rng(0).integers(90, 220, (inside.sum(), 3), dtype=np.uint8)
+    written = pixels.copy()
+    written[18:20, 94:106] = written[24:26, 94:106] = 255  # strokes of text
+    seen, clean = field_image(written, 32), field_image(pixels, 32)
+    assert seen[:3, :3].max() == 0
+    np.testing.assert_array_equal(seen[8:-8, 8:-8], clean[8:-8, 8:-8])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from endoclip_jax.data.loaders import Batches, frame_batches
@@ -68,7 +69,8 @@ def encode_images(model: CLIP, params: Mapping[str, Any], image: jax.Array) -> j
 
 def encode_texts(model: CLIP, params: Mapping[str, Any], ids: jax.Array | np.ndarray) -> jax.Array:
     """Unit embeddings `[b, d]` of token ids `[b, l]`."""
-    return cast(jax.Array, model.apply({"params": params["clip"]}, ids, method="encode_text"))
+    features = model.apply({"params": params["clip"]}, jnp.asarray(ids), method="encode_text")
+    return cast(jax.Array, features)
 
 
 def split_loaders(

@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -36,15 +36,17 @@ from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh, replicate, shard_batch
 from endoclip_jax.training.state import TrainState, make_update
 
+Arrays = Mapping[str, np.ndarray]
+
 SCHEMA = 1
 LOSS_LIMIT = 1e-4  # relative, at every step
 FIRST_GRADIENT_LIMIT = 1e-4  # of every tensor at the first step, where the weights are equal
 WEIGHT_DECAY = 0.2
 _MEASURED_EVERY = 10  # steps from one comparison of gradients and parameters to the next
 _WARMUP_SHARE = 5  # a fifth of the updates warms up: both halves of the schedule are walked
-# A tensor whose gradient is next to nothing beside the others' (the keys' biases, whose gradient
-# is zero on paper; the scale's, a difference of sums of logits, which float32 rounds by 1e-6) is
-# measured against this share of the whole gradient's length.
+# A tensor whose gradient is small beside the others' is measured against this share of the whole
+# gradient's length: on paper the keys' biases have none, and that of the logit scale is a
+# difference of nearly equal sums. The limit is then a millionth of the whole, a few last bits.
 _SMALL_TENSOR = 1e-2
 _NOTHING = 1e-30  # of 0 over 0, where neither side has moved, makes 0
 
@@ -152,7 +154,10 @@ def _remembered() -> optax.GradientTransformation:
 def compare(
     case: Case, data: Material, *, steps: int, learning_rate: float, reference: Any
 ) -> CaseResult:
-    """Trains `case` on both sides for `steps` updates from the same weights and batches."""
+    """Trains `case` on both sides for `steps` updates from the same weights and batches.
+
+    `reference`: what `load_reference` gives.
+    """
     began = time.monotonic()
     start, warmup = data.parameters(case), steps // _WARMUP_SHARE
     stage = data.stage(case)
@@ -195,30 +200,27 @@ def compare(
     return CaseResult(case, time.monotonic() - began, tuple(differences))
 
 
-def _apart(
-    ours: Mapping[str, np.ndarray],
-    theirs: Mapping[str, np.ndarray],
-    origin: Mapping[str, np.ndarray] | None = None,
-) -> float:
+def _apart(ours: Arrays, theirs: Arrays, origin: Arrays | None = None) -> float:
     """`|ours - theirs| / |theirs - origin|` with all tensors as one vector."""
-    difference = _length({name: ours[name] - theirs[name] for name in theirs})
+    difference = _length(ours[name] - theirs[name] for name in theirs)
     moved = theirs if origin is None else {name: theirs[name] - origin[name] for name in theirs}
-    return difference / max(_length(moved), _NOTHING)
+    return difference / max(_length(moved.values()), _NOTHING)
 
 
-def _worst(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> tuple[float, str]:
+def _worst(ours: Arrays, theirs: Arrays) -> tuple[float, str]:
     """The tensor whose gradients differ most, relative to its own length."""
-    least = _SMALL_TENSOR * _length(theirs)
+    least = max(_SMALL_TENSOR * _length(theirs.values()), _NOTHING)
     shares = {
-        name: _length({name: ours[name] - array}) / max(_length({name: array}), least)
+        name: _length([ours[name] - array]) / max(_length([array]), least)
         for name, array in theirs.items()
     }
     name = max(shares, key=lambda name: shares[name])
     return shares[name], name
 
 
-def _length(arrays: Mapping[str, np.ndarray | np.floating]) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(a, dtype=np.float64)) for a in arrays.values())))
+def _length(arrays: Iterable[np.ndarray | np.floating]) -> float:
+    """Of several arrays (or scalars) as one vector."""
+    return float(np.sqrt(sum(np.sum(np.square(a, dtype=np.float64)) for a in arrays)))
 
 
 def format_table(results: Sequence[CaseResult]) -> str:
@@ -295,7 +297,15 @@ def main(argv: Sequence[str], folder: Path) -> int:
         raise UserError(f"--steps={options.steps} trains nothing: give at least 1")
     reference = load_reference()
     size = SIZES[options.size]
-    results = []
+    path = options.out or folder / f"parity-{options.size}.json"
+    about = {
+        "size": options.size,
+        "model": size.model.to_dict(),
+        "seed": options.seed,
+        "steps": options.steps,
+        "learning_rate": size.learning_rate,
+    }
+    results: list[CaseResult] = []
     with tempfile.TemporaryDirectory() as scratch, jax.default_matmul_precision("highest"):
         data = material(Path(scratch), size, seed=options.seed)
         for number, case in enumerate(cases, 1):
@@ -307,20 +317,12 @@ def main(argv: Sequence[str], folder: Path) -> int:
                 reference=reference,
             )
             results.append(result)
+            write(path, results, about)  # an interrupted run leaves what it has
             verdict = "agrees" if result.agrees else "DOES NOT AGREE"
             print(
                 f"{number}/{len(cases)} {case.label}: {verdict}, {result.seconds:.0f} s", flush=True
             )
     print(f"\n{format_table(results)}\n")
     print("loss: relative difference; gradient, parameters: of their length, of the way gone")
-    path = options.out or folder / f"parity-{options.size}.json"
-    about = {
-        "size": options.size,
-        "model": size.model.to_dict(),
-        "seed": options.seed,
-        "steps": options.steps,
-        "learning_rate": size.learning_rate,
-    }
-    write(path, results, about)
     print(f"results: {path}")
     return 0 if all(result.agrees for result in results) else 1

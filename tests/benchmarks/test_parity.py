@@ -36,9 +36,7 @@ MICRO = Size(
 SHORT = [
     Case("stage1", "onehot"),
     Case("stage2", "softmax(0.1)"),
-    Case("stage3", "l1", "literal"),
-    Case("stage3", "power(4)", "pairwise", residual=True),
-    Case("stage3", "none", "none"),
+    Case("stage3", "power(4)", "literal"),
 ]
 
 
@@ -52,9 +50,9 @@ def reference():
     return parity.load_reference()
 
 
-def compare(case, data, reference):
+def compare(case, data, reference, steps=STEPS):
     return parity.compare(
-        case, data, steps=STEPS, learning_rate=MICRO.learning_rate, reference=reference
+        case, data, steps=steps, learning_rate=MICRO.learning_rate, reference=reference
     )
 
 
@@ -76,7 +74,7 @@ def test_a_departure_is_seen(data, reference):
         named=reference.named,
         Options=lambda **options: reference.Options(**{**options, "qk_norm": False}),
     )
-    assert not compare(Case("stage3", "l1", "literal"), data, other).agrees
+    assert not compare(Case("stage3", "l1", "literal"), data, other, steps=1).agrees
 
 
 def test_cases_name_every_target_and_attention_once():
@@ -122,19 +120,19 @@ def test_what_counts_as_agreement(changed, agrees):
 def test_the_suite_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(SIZES, "micro", MICRO)
     out = tmp_path / "deep" / "parity.json"
-    arguments = ["--suite=parity", "--size=micro", "--steps=2", "--only=stage2 l1", f"--out={out}"]
+    arguments = ["--suite=parity", "--size=micro", "--steps=1", "--only=stage2 l1", f"--out={out}"]
     assert run(arguments) == 0
     shown = capsys.readouterr().out
     assert "stage2 l1" in shown and str(out) in shown
     content = json.loads(out.read_text())
-    assert content["suite"] == "parity" and content["seed"] == 0 and content["steps"] == 2
+    assert content["suite"] == "parity" and content["seed"] == 0 and content["steps"] == 1
     assert {"torch", "jax", "transformers"} <= set(content["versions"])
     assert content["commit"] and content["hardware"]
     (case,) = content["cases"]
     assert case["agrees"] and case["case"]["target_norm"] == "l1"
-    first, second = case["steps"]
-    assert np.isclose(first["loss"], first["reference_loss"], rtol=1e-5)
-    assert first["step"] == 1 and second["step"] == 2
+    (step,) = case["steps"]
+    assert step["step"] == 1
+    assert np.isclose(step["loss"], step["reference_loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -193,6 +194,39 @@ def test_bare_file_of_openais_names(weights, open_clip, tmp_path):
     }
     safetensors.numpy.save_file(custom, tmp_path / "custom.safetensors")
     assert same_tree(read_weights(tmp_path / "custom.safetensors", "gelu").params, weights.params)
+
+
+class _Node(torch.nn.Module):
+    """A module that carries tensors under names of our choice."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def _scripted(tensors) -> torch.nn.Module:
+    """OpenAI's form of release: half precision, traced, sizes among the buffers."""
+    root = _Node()
+    for name, array in tensors.items():
+        *path, last = name.split(".")
+        node = root
+        for part in path:
+            if part not in node._modules:
+                node.add_module(part, _Node())
+            node = node._modules[part]
+        node.register_buffer(last, torch.tensor(array))
+    return torch.jit.trace(root.half(), torch.zeros(1))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_openais_scripted_release_is_read_without_running_it(weights, open_clip, tmp_path):
+    tensors = safetensors.numpy.load_file(open_clip / "open_clip_model.safetensors")
+    for name, value in (("input_resolution", 24), ("context_length", 77), ("vocab_size", 49408)):
+        tensors[name] = np.asarray(value)
+    torch.jit.save(_scripted(tensors), tmp_path / "ViT.pt")
+    read = read_weights(tmp_path / "ViT.pt")
+    halved = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), weights.params)
+    assert read.config.activation == "quick_gelu" and same_tree(read.params, halved)
+    assert "float16" in read.notes[1]
 
 
 @pytest.mark.parametrize("size", [16, 40, 64])

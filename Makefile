@@ -1,6 +1,9 @@
 # make quickstart: the whole pipeline on the embedded cohort; make test: lint and all tests.
 # Both start from nothing but Python 3.11 or 3.12.
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3 python,$(shell command -v $(name))))
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+# The first that runs: a version manager may put names on the path that lead nowhere.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
+  $$name -c '$(SUPPORTED)' 2>/dev/null && { command -v $$name; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -18,7 +21,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null \
 	  || { echo "endoclip_jax needs Python 3.11 or 3.12: name one with make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from endoclip_jax.records.extraction.choice import describe
+
 PAGE_FILE = "card.html"
 
 _STYLE = """
@@ -34,6 +36,8 @@ def card_page(card: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> str:
     """
     records, items, polyps = tables["records"], tables["items"], tables["polyps"]
     count, frames, extraction = card["accounting"], card["frames"], card["extraction"]
+    measures = {k: v for k, v in extraction.items() if k != "readings"}
+    measures |= extraction.get("readings", {})
     per_item = items["bits_text"].sum(axis=1)
     body = [
         f"<h1>{_text(card['name'])}</h1>",
@@ -81,10 +85,10 @@ def card_page(card: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> str:
         ),
         _table(("setting", "value"), [(k, str(v)) for k, v in card["settings"].items()]),
         "<h2>Extraction</h2>",
-        f"<p>Extractor {_text(' '.join(map(str, card['extractor'].values())))}.</p>",
+        f"<p>Reports were read by {_text(describe(card['extractor']))}.</p>",
         _table(
             ("measure", "value"),
-            [(key.replace("_", " "), value) for key, value in extraction.items()]
+            [(key.replace("_", " "), value) for key, value in measures.items()]
             + [("items without attributes", card["attributes"]["items_without_attributes"])],
         ),
         _histogram("attributes an item", per_item),

@@ -16,9 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from endoclip_jax.errors import UserError, exit_with
+from endoclip_jax.records.extraction.choice import add_flags, from_flags
 from endoclip_jax.records.privacy import read_salt
 from endoclip_jax.shards.prepare import Summary, prepare, prepare_task
 from endoclip_jax.shards.removal import remove_patients
+from endoclip_jax.shards.state import private_of
 
 
 def _shares(text: str) -> tuple[float, float, float]:
@@ -48,6 +50,7 @@ def _flags() -> argparse.Namespace:
     add("--tasks", type=int, help="how many tasks the array job has")
     add("--workers", type=int, help="processes (default: all cores)")
     add("--salt_file", type=Path, help="salt of an earlier data set, so that its hashes hold")
+    add_flags(parser)
     return parser.parse_args()
 
 
@@ -57,10 +60,12 @@ def main() -> None:
         raise UserError("pass --records=FOLDER to prepare, or --remove=FILE to remove patients")
     if (flags.task is None) != (flags.tasks is None):
         raise UserError("--task and --tasks go together: give both, or neither")
+    out = Path(flags.out).expanduser().absolute()
+    extractor = from_flags(flags, private_of(out))
     if flags.remove is not None:
         removal = remove_patients(flags.out, flags.remove)
         print(f"removed: {removal.found} of {removal.asked} patients were in the data set")
-        _show(Summary(Path(flags.out).absolute(), removal.card, already_done=False))
+        _show(Summary(out, removal.card, already_done=False))
         return
     options = {
         "long_side": flags.long_side,
@@ -69,6 +74,7 @@ def main() -> None:
         "records_per_shard": flags.records_per_shard,
         "drop_duplicates": flags.drop_duplicates,
         "drop_text": flags.drop_text,
+        "extractor": extractor,
         "append": flags.append,
         "workers": flags.workers,
         "salt": read_salt(flags.salt_file) if flags.salt_file else None,

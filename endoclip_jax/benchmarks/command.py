@@ -23,7 +23,17 @@ def _loss(argv: Sequence[str]) -> int:
     return main(argv, ROOT / "runs" / "benchmarks")
 
 
-SUITES: dict[str, Callable[[Sequence[str]], int]] = {"parity": _parity, "loss": _loss}
+def _prepare(argv: Sequence[str]) -> int:
+    from endoclip_jax.benchmarks.prepare import main
+
+    return main(argv, ROOT / "runs" / "benchmarks")
+
+
+SUITES: dict[str, Callable[[Sequence[str]], int]] = {
+    "parity": _parity,
+    "loss": _loss,
+    "prepare": _prepare,
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from endoclip_jax.errors import UserError
-from endoclip_jax.evaluation.extraction import differences, extraction_measures
+from endoclip_jax.evaluation.extraction import extraction_measures
 from endoclip_jax.records.attributes import attribute_bits, case_type, union_bits
-from endoclip_jax.records.extraction.choice import Choice, destination
+from endoclip_jax.records.extraction.choice import Choice, destination, disagreement
 from endoclip_jax.records.extraction.llm import Outcome
 from endoclip_jax.records.extraction.rules import extract
 
@@ -51,10 +51,9 @@ def extract_reports(
     if choice.name == "both":
         rules = [Outcome(extract(report.text), "rules") for report in reports]
         found = [
-            [f"the model's answer was not used: {model.fallback}"] if model.fallback
-            else differences(rule.extraction, model.extraction)
+            disagreement(rule.extraction, model)
             for rule, model in zip(rules, outcomes, strict=True)
-        ]  # fmt: skip
+        ]
         rows = [
             {**_row(report, outcome), "agrees": not differing}
             for report, outcome, differing in zip(reports, rules, found, strict=True)

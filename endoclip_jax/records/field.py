@@ -87,26 +87,36 @@ def cut_to_field(
     field = find_field(pixels)
     top, left, bottom, right = field.box
     cut = pixels[top:bottom, left:right]
-    outside = _outside(field)
-    if outside is None:
-        return cut, False
-    corners = cut[outside]
-    if not len(corners) or int(corners.max()) <= field.level + _OVERLAY_CONTRAST:
+    beside = _beside(field)
+    threshold = field.level + _OVERLAY_CONTRAST
+    rows = pixels[top:bottom].reshape(bottom - top, -1)[:, 3 * left : 3 * right]
+    if not any(np.any((rows[:, samples] > threshold) & mask) for samples, mask in beside):
         return cut, False
     cut = cut.copy()
-    cut[outside] = 0
+    rows = cut.reshape(bottom - top, -1)
+    for samples, mask in beside:
+        rows[:, samples][mask] = 0
     return cut, True
 
 
-def _outside(field: Field) -> Bool[np.ndarray, "h w"] | None:
-    """Which pixels of the box lie outside the outline; None if the outline leaves none out."""
+def _beside(field: Field) -> list[tuple[slice, Bool[np.ndarray, "h n"]]]:
+    """The box left and right of the outline: a range of samples, three a pixel, of every pixel
+    row, and which of them lie outside. Empty if the outline leaves none out."""
     if field.left is None or field.right is None:
-        return None
+        return []
     width = field.box[3] - field.box[1]
-    if field.left.max() <= 0 and field.right.min() >= width - 1:
-        return None
-    column = np.arange(width)
-    return (column < field.left[:, None]) | (column > field.right[:, None])
+    starts = 3 * np.clip(np.ceil(field.left), 0, width).astype(np.int32)
+    stops = 3 * np.clip(np.floor(field.right) + 1, 0, width).astype(np.int32)
+    most, least = int(starts.max()), int(stops.min())
+    before, after = np.arange(most, dtype=np.int32), np.arange(least, 3 * width, dtype=np.int32)
+    return [
+        (samples, mask)
+        for samples, mask in (
+            (slice(0, most), before < starts[:, None]),
+            (slice(least, 3 * width), after >= stops[:, None]),
+        )
+        if mask.size
+    ]
 
 
 def _surround_level(brightness: UInt8[np.ndarray, "h w"]) -> int:
@@ -196,9 +206,13 @@ def _outline(
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The largest convex function below the points (x, y), x ascending, at every x."""
-    kept: list[int] = []
+    if len(x) < 3:
+        return y.astype(np.float64)
+    rise, run = np.diff(y), np.diff(x)
+    bends = np.flatnonzero(rise[1:] * run[:-1] > rise[:-1] * run[1:]) + 1  # all others lie above
     xs, ys = x.tolist(), y.tolist()
-    for new in range(len(xs)):
+    kept = [0]
+    for new in (*bends.tolist(), len(xs) - 1):
         while len(kept) > 1:
             a, b = kept[-2], kept[-1]
             if (ys[b] - ys[a]) * (xs[new] - xs[a]) < (ys[new] - ys[a]) * (xs[b] - xs[a]):

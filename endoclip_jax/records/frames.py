@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from endoclip_jax.records.overlay import looks_like_text
 
 __all__ = [
     "DICOM_SUFFIXES", "IMAGE_SUFFIXES", "MAX_PIXELS", "MIN_SIDE", "FrameError", "StoredImage",
-    "crop_and_cap", "decode_image", "field_of_view", "stored_image", "stored_jpeg",
+    "capped", "crop_and_cap", "decode_image", "encoded", "field_of_view", "stored_image",
+    "stored_jpeg",
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = DICOM_SUFFIXES | {
@@ -56,9 +58,10 @@ class StoredImage(NamedTuple):
 def stored_image(raw: bytes, long_side: int = 512, quality: int = 92) -> StoredImage:
     """What is stored of an image file's bytes: cropped, capped, without metadata."""
     field, masked = cut_to_field(decode_image(raw))
-    pixels = _capped(field, long_side)
-    jpeg = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420")
-    return StoredImage(jpeg, masked, looks_like_text(pixels), perceptual_hash(pixels))
+    pixels = capped(field, long_side)
+    return StoredImage(
+        encoded(pixels, quality), masked, looks_like_text(pixels), perceptual_hash(pixels)
+    )
 
 
 def stored_jpeg(raw: bytes, long_side: int = 512, quality: int = 92) -> bytes:
@@ -70,7 +73,24 @@ def crop_and_cap(
     pixels: UInt8[np.ndarray, "h w 3"], long_side: int
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The field of view, reduced (bicubic, antialiased) if its long side exceeds `long_side`."""
-    return _capped(cut_to_field(pixels)[0], long_side)
+    return capped(cut_to_field(pixels)[0], long_side)
+
+
+def capped(pixels: UInt8[np.ndarray, "h w 3"], long_side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The pixels, reduced (bicubic, antialiased) if their long side exceeds `long_side`."""
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    pixels = np.ascontiguousarray(pixels)
+    if longest <= long_side:
+        return pixels
+    size = (max(1, round(width * long_side / longest)), max(1, round(height * long_side / longest)))
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def encoded(pixels: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
+    """As JPEG, without metadata."""
+    return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420")
 
 
 def perceptual_hash(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " bits"]:
@@ -79,15 +99,23 @@ def perceptual_hash(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " bi
     Re-encoding and small changes of brightness change a few bits (up to 5 of 144 were seen);
     pictures of different places differ in 35 or more.
     """
-    rows = np.linspace(0, pixels.shape[0], _HASH_SIDE + 1).astype(int)[:-1]
-    columns = np.linspace(0, pixels.shape[1], _HASH_SIDE + 2).astype(int)
-    green = pixels[::2, ::2, 1] if min(pixels.shape[:2]) >= 4 * _HASH_SIDE else pixels[:, :, 1]
-    scale = 2 if green.shape[0] != pixels.shape[0] else 1
-    sums = np.add.reduceat(green, rows // scale, axis=0, dtype=np.int32)
-    sums = np.add.reduceat(sums, columns[:-1] // scale, axis=1)
-    sizes = np.diff(np.append(columns[:-1] // scale, green.shape[1]))
-    means = sums / sizes
+    step = 2 if min(pixels.shape[:2]) >= 4 * _HASH_SIDE else 1
+    green = pixels[::step, ::step, 1].astype(np.float64)  # whole numbers: sums are exact
+    above, beside, sizes = _cells(*pixels.shape[:2], step)
+    means = above @ green @ beside / sizes
     return (means[:, :-1] > means[:, 1:]).ravel()
+
+
+@functools.lru_cache(maxsize=256)
+def _cells(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of every `step`-th rows and columns each cell of the hash's grid has, and how many
+    columns: float[12, h], float[w, 13], int[13]."""
+    rows = np.linspace(0, height, _HASH_SIDE + 1).astype(int)[:-1] // step
+    columns = np.linspace(0, width, _HASH_SIDE + 2).astype(int)[:-1] // step
+    row, column = np.arange(-(-height // step)), np.arange(-(-width // step))
+    above = np.searchsorted(rows, row, "right") - 1 == np.arange(_HASH_SIDE)[:, None]
+    beside = (np.searchsorted(columns, column, "right") - 1)[:, None] == np.arange(_HASH_SIDE + 1)
+    return above.astype(float), beside.astype(float), np.diff(np.append(columns, len(column)))
 
 
 def decode_image(raw: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -119,17 +147,6 @@ def decode_image(raw: bytes) -> UInt8[np.ndarray, "h w 3"]:
         raise FrameError(f"decompression bomb: more than {MAX_PIXELS} pixels") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise FrameError("broken image") from error
-
-
-def _capped(pixels: UInt8[np.ndarray, "h w 3"], long_side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    height, width = pixels.shape[:2]
-    longest = max(height, width)
-    pixels = np.ascontiguousarray(pixels)
-    if longest <= long_side:
-        return pixels
-    size = (max(1, round(width * long_side / longest)), max(1, round(height * long_side / longest)))
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 def _upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -84,9 +84,16 @@ NAME_MARK, DATE_MARK, NUMBER_MARK = "[name]", "[date]", "[number]"
 
 
 def names_in(report: str) -> frozenset[str]:
-    """Names of persons that a report gives away by a label ("Patient: ...") or a title."""
+    """Names of persons that a report gives away by a label ("Patient: ...") or a title.
+
+    With every part of three letters or more, for "Roe, Jane" may be "Mrs Roe" further down.
+    """
     found = {match.group(1) for pattern in _NAMES for match in pattern.finditer(report)}
-    return frozenset(name.strip(" ,.") for name in found if len(name.strip(" ,.")) > 1)
+    whole = {name.strip(" ,.") for name in found}
+    parts = {part.strip(".") for name in whole for part in re.split(r"[ ,]+", name)}
+    return frozenset(
+        {name for name in whole if len(name) > 1} | {part for part in parts if len(part) > 2}
+    )
 
 
 def scrub(text: str, names: Iterable[str] = (), identifiers: Iterable[str] = ()) -> str:

@@ -44,13 +44,12 @@ def data_card(
     Args:
       tables: the merged index.
       shards: name, split, records, bytes and sha256 of each shard, in index order.
-      notes: `languages` of the reports, and sums of what was noticed on frames.
+      notes: `languages` of the reports, how their `readings` came about, and what was noticed
+        on `frames`, added up.
       rejects: public reject lines.
       accounting: rows and frames that came in, were stored, and were rejected.
       sources: the salted digest of each records folder that went in.
     """
-    from endoclip_jax.records.extraction import EXTRACTOR
-
     items = tables["items"]
     frequency = items["bits_text"].mean(axis=0) if len(items) else np.zeros(NUM_BITS)
     return {
@@ -63,15 +62,15 @@ def data_card(
         "accounting": dict(accounting),
         "reject_reasons": dict(sorted(Counter(str(row["reason"]) for row in rejects).items())),
         "languages": notes["languages"],
-        "frames": {key: value for key, value in notes.items() if key != "languages"},
-        "extractor": dict(EXTRACTOR),
-        "extraction": _extraction(tables),
+        "frames": notes["frames"],
+        "extractor": dict(settings.extractor),
+        "extraction": _extraction(tables) | _readings(settings, notes["readings"]),
         "attributes": {
             "names": list(BIT_NAMES),
             "frequency": [round(float(share), 6) for share in frequency],
             "items_without_attributes": int((items["bits_text"].sum(axis=1) == 0).sum()),
         },
-        "settings": settings.as_json(),
+        "settings": {k: v for k, v in settings.as_json().items() if k != "extractor"},
         "sources": list(sources),
         "shards": list(shards),
     }
@@ -92,6 +91,12 @@ def _extraction(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "mean_attributes_per_item": round(float(attributes.mean()), 3) if len(items) else 0.0,
         "items_without_description": int((items["text_length"] == 0).sum()),
     }
+
+
+def _readings(settings: Settings, readings: Mapping[str, int]) -> dict[str, Any]:
+    """What a language model contributed; nothing if there was none."""
+    asked = {"fallback", "compared_with"} & settings.extractor.keys()
+    return {"readings": dict(readings)} if asked else {}
 
 
 def _split_counts(tables: Mapping[str, np.ndarray], split: str) -> dict[str, int]:

@@ -23,6 +23,7 @@ from endoclip_jax.shards.state import State
 from endoclip_jax.shards.writer import Settings
 
 REJECTS_FILE, FLAGS_FILE = "rejects.jsonl", "flags.jsonl"
+DISAGREEMENTS_FILE = "disagreements.jsonl"  # private: what the rules and a model read otherwise
 
 
 def merge(state: State, out: Path, settings: Settings) -> dict[str, Any]:
@@ -112,25 +113,50 @@ def _merged_tables(state: State) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _write_private_and_flags(state: State, out: Path) -> dict[str, Any]:
-    """Writes ids.jsonl and flags.jsonl; the sums of what was noted, for the card."""
+    """Writes ids, disagreements and flags; the sums of what was noted, for the card."""
     languages: Counter[str] = Counter()
+    readings: Counter[str] = Counter()
     sums = {"frames_masked": 0, "frames_with_text": 0, "near_duplicates": 0}
     with (
         whole_file(state.private / "ids.jsonl", PRIVATE_FILE_MODE) as identities,
+        whole_file(state.private / DISAGREEMENTS_FILE, PRIVATE_FILE_MODE) as disagreements,
         whole_file(out / FLAGS_FILE) as flags,
     ):
         for _, _, name, _ in state.shards():
             meta = load_meta(state.part(name))
             for identity, note in zip(meta["private"], meta["notes"], strict=True):
+                disagreement = identity.pop("disagreement", None)
                 identities.write(_line(identity))
+                if disagreement:
+                    named = {key: identity[key] for key in ("row", "exam", "exam_id")}
+                    disagreements.write(_line(named | disagreement))
                 languages[note["language"]] += 1
                 sums["frames_masked"] += note["masked"]
                 sums["frames_with_text"] += len(note["text"])
                 sums["near_duplicates"] += len(note["duplicates"])
-                if note["text"] or note["duplicates"]:
+                readings.update(_counted(note["reading"]))
+                fallback = note["reading"]["fallback"]
+                if note["text"] or note["duplicates"] or fallback:
                     flagged = {key: note[key] for key in ("text", "duplicates")}
-                    flags.write(_line({"exam": identity["exam"], **flagged}))
-    return {"languages": dict(sorted(languages.items())), **sums}
+                    line = {"exam": identity["exam"], **flagged, "fallback": fallback}
+                    flags.write(_line(line))
+    return {
+        "languages": dict(sorted(languages.items())),
+        "readings": dict(readings),
+        "frames": sums,
+    }
+
+
+def _counted(reading: Mapping[str, Any]) -> dict[str, int]:
+    """How one report was read, as numbers to add up."""
+    return {
+        **{f"read_by_{source}": int(reading["source"] == source) for source in ("rules", "llm")},
+        "corrected": int(reading["corrected"]),
+        "reworded": int(reading["reworded"]),
+        **{f"fallback_{why}": int(reading["fallback"] == why) for why in ("refused", "server")},
+        "compared": int(reading["differs"] is not None),
+        "differing": int(bool(reading["differs"])),
+    }
 
 
 def _write_rejects(state: State, out: Path) -> list[dict[str, Any]]:

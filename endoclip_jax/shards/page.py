@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from endoclip_jax.records.extraction.choice import describe
+
 PAGE_FILE = "card.html"
 
 _STYLE = """
@@ -34,18 +36,22 @@ def card_page(card: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> str:
     """
     records, items, polyps = tables["records"], tables["items"], tables["polyps"]
     count, frames, extraction = card["accounting"], card["frames"], card["extraction"]
+    measures = {k: v for k, v in extraction.items() if k != "readings"}
+    measures |= extraction.get("readings", {})
     per_item = items["bits_text"].sum(axis=1)
     body = [
         f"<h1>{_text(card['name'])}</h1>",
         f"<p class=note>Fingerprint {_text(card['fingerprint'])}, schema "
-        f"{card['schema_version']}, {len(card['shards'])} shards, {len(card['sources'])} "
-        "deliveries. Ids are salted hashes; reports are stored as findings only.</p>",
+        f"{card['schema_version']}, shards: {len(card['shards'])}, records folders that went in: "
+        f"{len(card['sources'])}. Ids are salted hashes. Of a report its sentences on findings are "
+        "kept, with names, dates and numbers of persons taken out as far as they were recognised."
+        "</p>",
         _warning(frames, count),
         "<h2>What came in and what is here</h2>",
         _table(
             ("", "in", "stored", "rejected", "of rejected records"),
             [
-                ("records", count["rows_in"], count["records"], count["records_rejected"], ""),
+                ("records", count["rows_in"], count["records"], count["records_rejected"], "–"),
                 (
                     "frames",
                     count["frames_in"],
@@ -81,10 +87,11 @@ def card_page(card: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> str:
         ),
         _table(("setting", "value"), [(k, str(v)) for k, v in card["settings"].items()]),
         "<h2>Extraction</h2>",
-        f"<p>Extractor {_text(' '.join(map(str, card['extractor'].values())))}.</p>",
+        f"<p>Reports were read by {_text(describe(card['extractor']))}. Nothing here says how well:"
+        " compare a sample with the reports.</p>",
         _table(
             ("measure", "value"),
-            [(key.replace("_", " "), value) for key, value in extraction.items()]
+            [(key.replace("_", " "), value) for key, value in measures.items()]
             + [("items without attributes", card["attributes"]["items_without_attributes"])],
         ),
         _histogram("attributes an item", per_item),
@@ -119,6 +126,8 @@ def _warning(frames: Mapping[str, int], count: Mapping[str, int]) -> str:
 
 
 def _vienna(polyps: np.ndarray) -> list[tuple[str, float]]:
+    if len(polyps) == 0:
+        return []
     counts = np.bincount(np.clip(polyps["vienna"], 0, 5), minlength=6)
     return [(name, int(number)) for name, number in zip(_VIENNA, counts, strict=True)]
 
@@ -165,7 +174,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         shown = f"{value:,}" if isinstance(value, int) else _text(value)
         return f"<{tag}{' class=n' if number else ''}>{shown}</{tag}>"
 
-    numeric = [isinstance(value, int | float) for value in rows[0]] if rows else [False] * len(head)
+    numeric = [
+        any(isinstance(value, int | float) for value in column)
+        for column in zip(*rows, strict=True)
+    ]
+    numeric = numeric or [False] * len(head)
     top = "".join(cell("th", name, n) for name, n in zip(head, numeric, strict=True))
     lines = "".join(
         "<tr>" + "".join(cell("td", v, n) for v, n in zip(row, numeric, strict=True)) + "</tr>"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.extraction.choice import Choice, describe
 from endoclip_jax.records.frames import MIN_SIDE
 from endoclip_jax.records.rows import records_folder
 from endoclip_jax.shards.files import full_disk_is_told
 from endoclip_jax.shards.index import CARD_FILE, read_card
-from endoclip_jax.shards.merge import merge
+from endoclip_jax.shards.merge import DISAGREEMENTS_FILE, merge
 from endoclip_jax.shards.plan import Earlier, Survey, plan, survey
+from endoclip_jax.shards.reports import block_reader
 from endoclip_jax.shards.state import State, alone, as_task, clear_unfinished, registering
 from endoclip_jax.shards.work import Job, cores, write_shards
 from endoclip_jax.shards.writer import Block, Settings
+
+BY_RULES = Choice()
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Summary:
             f"{frames['frames_masked']}; writing seems to be left on {frames['frames_with_text']}"
             + (" (flags.jsonl names them: look at them)" if frames["frames_with_text"] else "")
         )
+        yield from _reading_lines(self.card)
         for split, size in splits.items():
             yield (
                 f"{split}: {size['records']} examinations of {size['patients']} patients, "
@@ -54,6 +59,24 @@ class Summary:
             )
         state = "was already prepared" if self.already_done else "prepared"
         yield f"{state}: {self.out} (fingerprint {self.card['fingerprint']})"
+
+
+def _reading_lines(card: Mapping[str, Any]) -> Iterator[str]:
+    """Who read the reports; nothing if it was the rules alone."""
+    read = card["extraction"].get("readings")
+    if read is None:
+        return
+    yield (
+        f"reports read by {describe(card['extractor'])}: {read['read_by_llm']} by the model, "
+        f"{read['read_by_rules']} by rules; {read['corrected']} answers corrected, "
+        f"{read['fallback_refused'] + read['fallback_server']} not usable "
+        f"({read['fallback_refused']} refused, {read['fallback_server']} not given)"
+    )
+    if read["compared"]:
+        yield (
+            f"rules and model differ on {read['differing']} of {read['compared']} reports: "
+            f"{DISAGREEMENTS_FILE} in the private folder shows them"
+        )
 
 
 def prepare(
@@ -66,6 +89,7 @@ def prepare(
     records_per_shard: int = 64,
     drop_duplicates: bool = False,
     drop_text: bool = False,
+    extractor: Choice = BY_RULES,
     append: bool = False,
     workers: int | None = None,
     salt: bytes | None = None,
@@ -82,6 +106,7 @@ def prepare(
       records_per_shard: examinations a shard; also the unit of resumption.
       drop_duplicates: leave out frames that nearly repeat another of their examination.
       drop_text: leave out frames on which writing seems to be left.
+      extractor: who reads the reports.
       append: add the records to the data set in `out`, under its salt and settings.
       workers: processes, all cores by default. The shards do not depend on it.
       salt: key of the id hashes; by default the one in `out`.private, or a new one.
@@ -90,7 +115,9 @@ def prepare(
     Raises UserError on bad input, on an `out` that is not ours or was made of other records or
     with other settings, and on a full disk; nothing that was there is overwritten.
     """
-    settings = _checked(long_side, quality, splits, records_per_shard, drop_duplicates, drop_text)
+    settings = _checked(
+        long_side, quality, splits, records_per_shard, drop_duplicates, drop_text, extractor
+    )  # fmt: skip
     begun = _begin(records, out, settings, append, salt)
     out = begun.job.out
     if begun.is_done:
@@ -98,7 +125,7 @@ def prepare(
     with alone(begun.state.private):
         with full_disk_is_told(out):
             clear_unfinished(out, begun.state.private, begun.state.parts)
-            write_shards(begun.job, begun.blocks, workers or cores(), progress=progress)
+            _write(begun.job, begun.blocks, workers, extractor, progress)
         return Summary(out, merge(begun.state, out, settings), already_done=False)
 
 
@@ -114,6 +141,7 @@ def prepare_task(
     records_per_shard: int = 64,
     drop_duplicates: bool = False,
     drop_text: bool = False,
+    extractor: Choice = BY_RULES,
     append: bool = False,
     workers: int | None = None,
     salt: bytes | None = None,
@@ -126,12 +154,14 @@ def prepare_task(
     """
     if not 0 <= task < tasks:
         raise UserError(f"--task={task} is not one of --tasks={tasks}: tasks count from 0")
-    settings = _checked(long_side, quality, splits, records_per_shard, drop_duplicates, drop_text)
+    settings = _checked(
+        long_side, quality, splits, records_per_shard, drop_duplicates, drop_text, extractor
+    )  # fmt: skip
     begun = _begin(records, out, settings, append, salt)
     mine = begun.blocks[task::tasks]
     if not begun.is_done:
         with as_task(begun.state.private, task, tasks), full_disk_is_told(begun.job.out):
-            write_shards(begun.job, mine, workers or cores(), progress=progress)
+            _write(begun.job, mine, workers, extractor, progress)
     return len(mine), len(begun.blocks)
 
 
@@ -142,6 +172,7 @@ def _checked(
     records_per_shard: int,
     drop_duplicates: bool,
     drop_text: bool,
+    extractor: Choice,
 ) -> Settings:
     """The settings; UserError for one that cannot be."""
     if long_side < MIN_SIDE:
@@ -156,8 +187,15 @@ def _checked(
     train, validation, test = map(float, splits)
     return Settings(
         long_side, quality, (train, validation, test), records_per_shard,
-        drop_duplicates, drop_text,
+        drop_duplicates, drop_text, extractor.card(),
     )  # fmt: skip
+
+
+def _write(
+    job: Job, blocks: Sequence[Block], workers: int | None, extractor: Choice, progress: bool
+) -> None:
+    read = None if extractor.llm is None else block_reader(extractor, job.folder, progress)
+    write_shards(job, blocks, workers or cores(), read, progress=progress)
 
 
 class _Begun(NamedTuple):
@@ -242,8 +280,10 @@ def _check_ours(out: Path, state: State) -> None:
 
 def _check_settings(out: Path, state: State, settings: Settings) -> None:
     for key, value in settings.as_json().items():
-        if state.settings and state.settings.get(key) != value:
+        before = state.settings.get(key)
+        if state.settings and before != value:
+            shown = [describe(v) if isinstance(v, dict) else v for v in (before, value)]
             raise UserError(
-                f"{out} was begun with {key}={state.settings.get(key)} and not {value}: use the "
-                "same settings, or another --out"
+                f"{out} was begun with {key}={shown[0]} and not {shown[1]}: use the same settings, "
+                "or another --out"
             )

@@ -35,8 +35,9 @@ def remove_patients(out: str | Path, file: str | Path) -> Removal:
     """Removes the patients whose raw ids stand in `file`, one a line.
 
     Their records, frames, hashes, raw ids and file names go; their rows stay in the accounting as
-    rejects that name nobody. A later delivery cannot bring them back. Interrupted, the same
-    command goes on; until it is done the data set cannot be opened.
+    rejects that name nobody. A model's answers all go, for none says whose report it was about. A
+    later delivery cannot bring the patients back. Interrupted, the same command goes on; until it
+    is done the data set cannot be opened.
     """
     out = Path(out).expanduser().absolute()
     state = State.load(out)
@@ -59,6 +60,7 @@ def remove_patients(out: str | Path, file: str | Path) -> Removal:
         for delivery in state.deliveries:
             delivery.rejects = _anonymous(delivery.rejects, gone)
         state.save()
+        state.forget_answers()
         card = merge(state, out, Settings.from_json(state.settings))
         state.save_removed(gone, under_way=False)
     return Removal(card, len(asked), len(asked & known))

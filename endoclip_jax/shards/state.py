@@ -6,6 +6,8 @@
     OUT.private/removed.json            hashes of removed patients; whether a removal is under way
     OUT.private/parts/SHARD.npz         each shard's part of the index, with raw ids and names
     OUT.private/{ids,rejects_raw}.jsonl what leads from a hash back to a person or a file
+    OUT.private/disagreements.jsonl     where rules and model read a report otherwise, for a person
+    OUT.private/llm_cache               a model's answers, so that nothing is asked twice
 
 From the parts and the deliveries alone the whole index is merged, at any time and again.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.extraction.llm_cache import answers_folder
 from endoclip_jax.records.privacy import new_salt, read_salt
 from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.files import PRIVATE_FILE_MODE, UNFINISHED, private_folder, write_whole
@@ -55,7 +59,7 @@ class State:
     @classmethod
     def load(cls, out: Path) -> State:
         """The state beside `out`; empty if nothing was begun there."""
-        private = out.with_name(out.name + ".private")
+        private = private_of(out)
         path = private / _DELIVERIES_FILE
         if not path.exists():
             return cls(private, {}, [])
@@ -118,6 +122,12 @@ class State:
         stored = {"patients": sorted(patients), "under_way": under_way}
         write_whole(self.private / _REMOVED_FILE, json.dumps(stored), PRIVATE_FILE_MODE)
 
+    def forget_answers(self) -> None:
+        """Removes a model's answers, which cannot be told apart by patient."""
+        answers = answers_folder(self.private)
+        if answers.exists():
+            shutil.rmtree(answers)
+
     def shards(self) -> list[tuple[str, str, str, int]]:
         """(shard's file name, split, name of its part, delivery) in index order."""
         ordered = []
@@ -131,6 +141,11 @@ class State:
             for i, (name, number) in enumerate(names):
                 ordered.append((shard_name(split, i, len(names)), split, name, number))
         return ordered
+
+
+def private_of(out: Path) -> Path:
+    """The private folder of the data set `out`: beside it, never inside."""
+    return out.with_name(out.name + ".private")
 
 
 def shard_name(split: str, number: int, total: int) -> str:

@@ -7,16 +7,21 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.parts import load_meta
 from endoclip_jax.shards.progress import TERMINAL_INTERVAL, Progress
-from endoclip_jax.shards.writer import Block, Settings, Tick, write_block
+from endoclip_jax.shards.writer import Block, Readings, Settings, Tick, write_block
+
+BlockReader = Callable[[Block], Readings]
+
+_AHEAD = 2  # shards a worker that are handed out, so that memory does not grow with their number
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,11 @@ class Job:
     salt: bytes
     delivery: int
 
-    def write(self, block: Block, tick: Tick) -> None:
+    def write(self, block: Block, readings: Readings | None, tick: Tick) -> None:
         """Writes one shard and its part."""
         write_block(
             block, folder=self.folder, out=self.out, parts=self.parts, settings=self.settings,
-            salt=self.salt, delivery=self.delivery, tick=tick,
+            salt=self.salt, delivery=self.delivery, readings=readings, tick=tick,
         )  # fmt: skip
 
 
@@ -45,18 +50,24 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def write_shards(job: Job, blocks: Sequence[Block], workers: int, *, progress: bool) -> None:
-    """Writes those of the shards that are not finished yet."""
+def write_shards(
+    job: Job, blocks: Sequence[Block], workers: int, read: BlockReader | None, *, progress: bool
+) -> None:
+    """Writes those of the shards that are not finished yet.
+
+    `read` reads a shard's reports in this process while workers are at the frames of those before;
+    without it the workers read them, by rules.
+    """
     todo = [block for block in blocks if not is_finished(block, job.out, job.parts)]
     frames = sum(block.frames for block in todo)
     shown = Progress(frames, len(todo), len(blocks) - len(todo), shown=progress)
     workers = min(workers, len(todo))
     if workers <= 1:
         for block in todo:
-            job.write(block, shown.add)
+            job.write(block, read(block) if read else None, shown.add)
             shown.shard_done()
     else:
-        _write_in_processes(job, todo, workers, shown)
+        _write_in_processes(job, todo, workers, read, shown)
     shown.close()
 
 
@@ -68,13 +79,20 @@ def is_finished(block: Block, out: Path, parts: Path) -> bool:
     return shard.stat().st_size == load_meta(part)["bytes"]
 
 
-def _write_in_processes(job: Job, todo: list[Block], workers: int, shown: Progress) -> None:
+def _write_in_processes(
+    job: Job, todo: list[Block], workers: int, read: BlockReader | None, shown: Progress
+) -> None:
     context = multiprocessing.get_context("spawn")
     done, stop = context.Value("q", 0), context.Event()
     pool = ProcessPoolExecutor(workers, context, _start_worker, (job, done, stop))
     try:
-        pending = {pool.submit(_work, block) for block in todo}
-        while pending:
+        pending: set[Future[None]] = set()
+        waiting = iter(todo)
+        while True:
+            for block in islice(waiting, _AHEAD * workers - len(pending)):
+                pending.add(pool.submit(_work, block, read(block) if read else None))
+            if not pending:
+                break
             finished, pending = wait(pending, TERMINAL_INTERVAL, FIRST_COMPLETED)
             for future in finished:
                 future.result()
@@ -94,7 +112,7 @@ class _Stopped(Exception):
     """The main process gave up; an unfinished shard is not worth finishing."""
 
 
-_write_in_worker: Callable[[Block], None]
+_write_in_worker: Callable[[Block, Readings | None], None]
 
 
 def _start_worker(job: Job, done: Any, stop: Any) -> None:
@@ -109,8 +127,8 @@ def _start_worker(job: Job, done: Any, stop: Any) -> None:
         if stop.is_set():
             raise _Stopped
 
-    def write(block: Block) -> None:
-        job.write(block, tick)
+    def write(block: Block, readings: Readings | None) -> None:
+        job.write(block, readings, tick)
 
     _write_in_worker = write
 
@@ -122,5 +140,5 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _work(block: Block) -> None:
-    _write_in_worker(block)
+def _work(block: Block, readings: Readings | None) -> None:
+    _write_in_worker(block, readings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 
 from endoclip_jax.records.attributes import attribute_bits
+from endoclip_jax.records.extraction.reading import Reading
 from endoclip_jax.records.frames import FrameError, StoredImage, stored_image
 from endoclip_jax.records.manifest import (
     NO_POLYP,
@@ -34,8 +35,15 @@ from endoclip_jax.shards.parts import Part, reject_row, save_part
 from endoclip_jax.shards.tfrecord import HEADER_BYTES, frame_record
 
 Tick = Callable[[int], None]
+Readings = Mapping[int, Reading]  # by the row's number
 
 _DUPLICATE_BITS = 8  # of the perceptual hash's 144
+
+
+def _rules() -> dict[str, Any]:
+    from endoclip_jax.records.extraction import EXTRACTOR
+
+    return dict(EXTRACTOR)
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,11 @@ class Settings:
     records_per_shard: int = 64
     drop_duplicates: bool = False  # near-duplicate frames of an examination
     drop_text: bool = False  # frames on which writing seems to be left
+    extractor: Mapping[str, Any] = field(default_factory=_rules)  # who reads the reports
 
     def as_json(self) -> dict[str, Any]:
         """As the card stores them."""
-        return asdict(self) | {"splits": list(self.splits)}
+        return asdict(self) | {"splits": list(self.splits), "extractor": dict(self.extractor)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Settings:
@@ -91,11 +100,13 @@ def write_block(
     settings: Settings,
     salt: bytes,
     delivery: int,
+    readings: Readings | None,
     tick: Tick,
 ) -> None:
     """Writes one shard to `out`, then its part to `parts`; finished only when both are there.
 
-    `tick` is called with the number of frames after every examination, and may raise to stop.
+    `readings` has what was read in the reports; without it the rules read them here. `tick` is
+    called with the number of frames after every examination, and may raise to stop.
     """
     part, digest, offset = Part(), hashlib.sha256(), 0
     with whole_file(out / block.shard) as stream:
@@ -105,8 +116,9 @@ def write_block(
             if isinstance(examination, Reject):
                 part.rejects.append(reject_row(examination, salt, delivery))
             else:
+                reading = readings[row.number] if readings is not None else None
                 framed, left_out = _add_examination(
-                    part, examination, offset, block.split, settings, salt
+                    part, examination, reading, offset, block.split, settings, salt
                 )
                 part.rejects += [reject_row(reject, salt, delivery) for reject in left_out]
                 tick(len(examination.images))
@@ -117,7 +129,13 @@ def write_block(
 
 
 def _add_examination(
-    part: Part, exam: Examination, offset: int, split: str, settings: Settings, salt: bytes
+    part: Part,
+    exam: Examination,
+    reading: Reading | None,
+    offset: int,
+    split: str,
+    settings: Settings,
+    salt: bytes,
 ) -> tuple[bytes, list[Reject]]:
     """Adds one examination to the part; (its framed record, empty if it is rejected; rejects)."""
     from endoclip_jax.records.extraction import extract
@@ -140,7 +158,8 @@ def _add_examination(
         return b"", [reject]
     patient = hashed(salt, "patient", exam.patient_id)
     exam_hash = hashed(salt, "exam", exam.exam_id)
-    extraction = extract(exam.report)
+    reading = reading or Reading(extract(exam.report))
+    extraction = reading.extraction
     names, identifiers = names_in(exam.report), (exam.patient_id, exam.exam_id)
     items = [
         (
@@ -199,10 +218,11 @@ def _add_examination(
         "masked": sum(frame.image.masked for frame in frames),
         "text": [frame.ordinal for frame in frames if frame.image.has_text],
         "duplicates": [] if settings.drop_duplicates else duplicates,
+        "reading": reading.note(),
     })  # fmt: skip
     part.private.append({
         "row": exam.row, "patient": patient, "exam": exam_hash, "patient_id": exam.patient_id,
-        "exam_id": exam.exam_id, "files": [path.name for path in exam.images],
+        "exam_id": exam.exam_id, "files": [path.name for path in exam.images], **reading.private(),
     })  # fmt: skip
     return framed, frame_rejects
 

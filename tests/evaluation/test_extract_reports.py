@@ -18,10 +18,10 @@ from chat_server import Reply, honest, serving
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.extract_reports import extract_reports, read_reports
-from endoclip_jax.evaluation.extraction import differences
 from endoclip_jax.records.attributes import attribute_bits
 from endoclip_jax.records.extraction import extract
 from endoclip_jax.records.extraction.choice import Choice, add_flags, from_flags
+from endoclip_jax.records.extraction.compare import differences
 from endoclip_jax.records.extraction.llm import LLMSettings
 
 ROOT = Path(__file__).parent.parent.parent

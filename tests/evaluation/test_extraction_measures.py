@@ -6,8 +6,9 @@ import copy
 
 import pytest
 
-from endoclip_jax.evaluation.extraction import extraction_measures, is_grounded, match_items
+from endoclip_jax.evaluation.extraction import extraction_measures, is_grounded
 from endoclip_jax.records.extraction import extract
+from endoclip_jax.records.extraction.compare import match_items
 
 REPORT = (
     "Findings: A 4 mm sessile polyp in the caecum. A 12 mm pedunculated red polyp in the rectum."

@@ -380,16 +380,29 @@ def test_rules_open_no_connection(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     outcomes = Choice().read_all([REPORT, OTHER])
     assert [outcome.source for outcome in outcomes] == ["rules", "rules"]
-    assert Choice().reader()(REPORT) == outcomes[0].extraction
+    (reading,) = Choice().readings([REPORT])
+    assert (reading.extraction, reading.source) == (outcomes[0].extraction, "rules")
 
 
-def test_the_reader_for_prepare(settings):
-    with serving() as server:
-        choice = Choice("llm", replace(settings, base_url=server.url))
-        choice.read_all([REPORT, OTHER])
-        reader = choice.reader()
-        assert reader(REPORT) == extract(REPORT)
-        assert len(server.requests) == 2  # what was read beforehand is not asked again
-    assert choice.card()["model"] == "small"
-    assert choice.card()["fallback"] == Choice().card()
-    assert Choice("both", choice.llm).card() == Choice().card()
+def test_readings_say_who_read_and_what_differs(settings):
+    def sometimes(request):
+        if request.report == OTHER:
+            return broken(lambda e: e["polyps"][0]["attributes"].update(margin=["clear"]))(request)
+        return honest(request) if request.turn else Reply("no")
+
+    with serving(sometimes) as server:
+        llm = replace(settings, base_url=server.url)
+        read = Choice("llm", llm).readings([REPORT, OTHER])
+        assert [(r.source, r.corrected, r.differences) for r in read] == [
+            ("llm", True, None), ("llm", False, None)
+        ]  # fmt: skip
+        asked = len(server.requests)
+        both = Choice("both", llm).readings([REPORT, OTHER])
+        assert len(server.requests) == asked  # what was read beforehand is not asked again
+    assert [r.source for r in both] == ["rules", "rules"]
+    assert both[0].differences == ()
+    assert both[1].extraction == extract(OTHER) and both[1].model == read[1].extraction
+    assert "margin" in both[1].differences[0]
+    cards = [Choice(name, llm).card() for name in ("llm", "both")] + [Choice().card()]
+    assert cards[0]["model"] == cards[1]["compared_with"]["model"] == "small"
+    assert cards[0]["fallback"] == cards[2] and cards[1].items() > cards[2].items()

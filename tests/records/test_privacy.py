@@ -70,6 +70,12 @@ def test_names_and_ids_known_from_elsewhere_are_scrubbed():
     assert stored == "[name] has a 5 mm polyp (case [number])."
 
 
+def test_a_part_of_a_name_is_a_name():
+    names = names_in("Patient: Roe, Jane\nFindings: Roe has a polyp. Shown to Jane and Rowena.")
+    stored = scrub("Roe has a polyp. Shown to Jane and Rowena.", names)
+    assert stored == "[name] has a polyp. Shown to [name] and Rowena."
+
+
 def test_splits_have_their_shares_and_a_patient_keeps_its_own():
     salt = b"s" * 32
     hashes = [hashed(salt, "patient", str(i)) for i in range(4000)]

@@ -1,10 +1,10 @@
 """Kills `launch/prepare.py` (SIGKILL) at random moments, then lets it end: the same bytes?
 
-python tests/scripts/kill_prepare.py --examinations=60 --kills=10 --seed=0
+python tests/scripts/kill_prepare.py --examinations=60 --kills=10 --seed=0 [--records=FOLDER]
 
-Draws a cohort, prepares it once undisturbed, then again with a kill -9 after a random time each,
-until it was killed that often; the last run ends by itself. Prints one line a kill; exits 1 if
-any file differs.
+Draws a cohort, or takes FOLDER, and prepares it once undisturbed, then again with a kill -9 after a
+random time each, until it was killed that often; the last run ends by itself. Prints one line a
+kill; exits 1 if any file differs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examinations", type=int, default=60)
     parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--records", type=Path, help="a records folder instead of a cohort")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
@@ -46,16 +47,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "salt").write_text("5a" * 32)
-        write_cohort(
-            folder, seed=flags.seed, examinations={"train": flags.examinations},
-            frames_per_case=flags.frames, polyps=0, processes=os.cpu_count() or 1,
-        )  # fmt: skip
-        whole = command(folder / "records", folder / "whole", folder / "salt")
+        records = flags.records or folder / "records"
+        if not flags.records:
+            write_cohort(
+                folder, seed=flags.seed, examinations={"train": flags.examinations},
+                frames_per_case=flags.frames, polyps=0, processes=os.cpu_count() or 1,
+            )  # fmt: skip
+        whole = command(records, folder / "whole", folder / "salt")
         began = time.monotonic()
         subprocess.run(whole, check=True, capture_output=True)
         seconds = time.monotonic() - began
         print(f"undisturbed: {seconds:.1f} s, {len(contents(folder / 'whole'))} files", flush=True)
-        again = command(folder / "records", folder / "out", folder / "salt")
+        again = command(records, folder / "out", folder / "salt")
         kills = 0
         while kills < flags.kills:
             process = subprocess.Popen(

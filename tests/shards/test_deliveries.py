@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from endoclip_jax.shards.reader import read_frame, read_record
 from endoclip_jax.shards.removal import remove_patients
 
 SALT = b"0123456789abcdef0123456789abcdef"
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"salt": SALT, "workers": 1, "records_per_shard": 3, "progress": False}
 
 
@@ -200,6 +204,35 @@ def test_an_array_job_and_a_merge_write_the_same(records, tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
     with pytest.raises(UserError, match="tasks count from 0"):
         prepare_task(folder, out, task=3, tasks=3, **options)
+
+
+def test_the_launcher_takes_every_flag_of_a_growing_data_set(records, tmp_path):
+    first, second = records(6, "first"), records(8, "second")
+    twin = first / "exam-0" / "secret-2.jpg"
+    twin.write_bytes((first / "exam-0" / "secret-0.jpg").read_bytes())
+    listed = tmp_path / "remove.txt"
+    listed.write_text("PATIENT0\n")
+    out = tmp_path / "out"
+    settings = ("--workers=1", "--records_per_shard=2", "--drop_duplicates", "--drop_text")
+
+    def run(*flags, code=0):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "launch" / "prepare.py"), f"--out={out}", *flags],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+    for task in range(2):
+        said = run(f"--records={first}", f"--task={task}", "--tasks=2", *settings)
+        assert f"task {task} of 2" in said
+    assert "6 in = 6 stored" in run(f"--records={first}", *settings)
+    assert "give both, or neither" in run(f"--records={first}", "--task=1", code=2)
+    assert "14 in = 8 stored + 6 rejected" in run(f"--records={second}", "--append", *settings)
+    assert "1 of 1 patients" in run(f"--remove={listed}")
+    card = json.loads((out / CARD_FILE).read_text())
+    assert card["settings"]["drop_duplicates"] and card["settings"]["drop_text"]
+    assert card["accounting"]["records"] == 6
 
 
 def test_a_list_of_nobody_and_an_unfinished_data_set_are_refused(records, tmp_path):

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import stat
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
+import simplejpeg
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -322,6 +324,37 @@ def test_a_full_disk_is_told_and_finished_shards_stay(records, tmp_path, monkeyp
     prepared(folder, out)
     monkeypatch.undo()
     prepared(folder, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_file_that_cannot_grow_stops_the_launcher_and_the_next_run_goes_on(records, tmp_path):
+    """A limit on the size of files stands for a full disk: the kernel refuses the same writes."""
+    folder, out = records(9), tmp_path / "out"
+    for k in range(3):  # the second shard is too large, the first is not
+        noise = np.random.default_rng(k).integers(60, 255, (256, 256, 3), dtype=np.uint8)
+        (folder / "exam-4" / f"secret-{k}.jpg").write_bytes(simplejpeg.encode_jpeg(noise, 90))
+    line = [
+        sys.executable, str(ROOT / "launch" / "prepare.py"), f"--records={folder}", f"--out={out}",
+        "--workers=1", "--records_per_shard=3", "--splits=1,0,0",
+    ]  # fmt: skip
+
+    def run(limit=resource.RLIM_INFINITY):
+        return subprocess.run(
+            line, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            check=False,
+        )  # fmt: skip
+
+    stopped = run(60_000)
+    assert stopped.returncode == 2 and "Traceback" not in stopped.stderr
+    assert "the disk is full" in stopped.stderr.splitlines()[-1]
+    kept = contents(out)
+    assert list(kept) == ["endoclip-train.tfrecord-00000-of-00003"]
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert contents(out).items() >= kept.items()
+    salt = bytes.fromhex((tmp_path / "out.private" / "salt").read_text())
+    prepared(folder, tmp_path / "whole", salt=salt, splits=(1, 0, 0))
     assert contents(out) == contents(tmp_path / "whole")
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.extraction.compare import differences
 from endoclip_jax.records.extraction.llm import LLMExtractor, LLMSettings, Outcome
+from endoclip_jax.records.extraction.llm_cache import answers_folder
 from endoclip_jax.records.extraction.llm_prompt import FORMS, prompt_digest
+from endoclip_jax.records.extraction.reading import Reading
 from endoclip_jax.records.extraction.rules import EXTRACTOR, extract
 
 NAMES = ("rules", "llm", "both")
@@ -24,16 +27,6 @@ class Choice:
     name: str = "rules"
     llm: LLMSettings | None = None
 
-    def reader(self) -> Callable[[str], dict]:
-        """Reads one report at a time, as `extract` does; answers in the cache are not asked again.
-
-        With "both" the rules' reading is the one that counts.
-        """
-        if self.name != "llm" or self.llm is None:
-            return extract
-        extractor = LLMExtractor(self.llm)
-        return lambda report: extractor.extract(report).extraction
-
     def read_all(
         self, reports: Sequence[str], progress: Callable[[int, int], None] | None = None
     ) -> list[Outcome]:
@@ -42,16 +35,61 @@ class Choice:
             return [Outcome(extract(report), "rules") for report in reports]
         return LLMExtractor(self.llm).extract_all(reports, progress)
 
+    def readings(
+        self, reports: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> list[Reading]:
+        """Readings in order; with "both" the rules' count and are compared with the model's.
+
+        Answers in the cache are not asked for again.
+        """
+        outcomes = self.read_all(reports, progress)
+        if self.name == "both":
+            return [_compared(r, out) for r, out in zip(reports, outcomes, strict=True)]
+        return [
+            Reading(out.extraction, out.source, out.answers > 1, out.reworded, out.fallback)
+            for out in outcomes
+        ]
+
     def card(self) -> dict[str, Any]:
-        """What a data card says of the extractor."""
-        if self.name != "llm" or self.llm is None:
+        """What a data card says of the extractor; another card is another extractor."""
+        if self.llm is None:
             return dict(EXTRACTOR)
-        return {
+        model = {
             "name": "llm",
-            "version": prompt_digest()[:12],
             "model": self.llm.model,
-            "fallback": dict(EXTRACTOR),
+            "max_tokens": self.llm.max_tokens,
+            "prompt_and_schema": prompt_digest()[:16],
         }
+        if self.name == "both":
+            return {**EXTRACTOR, "compared_with": model}
+        return {**model, "fallback": dict(EXTRACTOR)}
+
+
+def describe(card: Mapping[str, Any]) -> str:
+    """An extractor's card in a few words."""
+    words = f"{card['name']} {card.get('version', card.get('model', ''))}".strip()
+    if "prompt_and_schema" in card:
+        words += f" (prompt {card['prompt_and_schema']}, {card['max_tokens']} tokens)"
+    for key, preposition in (("fallback", "then"), ("compared_with", "compared with")):
+        if key in card:
+            words += f", {preposition} {describe(card[key])}"
+    return words
+
+
+def disagreement(rules: Mapping[str, Any], model: Outcome) -> list[str]:
+    """Where a model's outcome differs from the rules' reading; empty if nowhere."""
+    if model.fallback:
+        return [f"the model's answer was not used: {model.fallback}"]
+    return differences(rules, model.extraction)
+
+
+def _compared(report: str, model: Outcome) -> Reading:
+    rules = extract(report)
+    found = disagreement(rules, model)
+    read = model.extraction if found and not model.fallback else None
+    return Reading(
+        rules, "rules", model.answers > 1, model.reworded, model.fallback, tuple(found), read
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +126,7 @@ def from_flags(flags: argparse.Namespace, private: Path) -> Choice:
     settings = LLMSettings(
         base_url=flags.llm_base_url,
         model=flags.llm_model,
-        cache=flags.llm_cache or private / "llm_cache",
+        cache=flags.llm_cache or answers_folder(private),
         api_key_env=flags.llm_api_key_env,
         response_format=flags.llm_response_format,
         concurrency=flags.llm_concurrency,

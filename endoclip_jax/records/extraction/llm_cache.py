@@ -55,6 +55,11 @@ class AnswerCache:
         return self._folder / key[:2] / f"{key}.json"
 
 
+def answers_folder(private: Path) -> Path:
+    """Where answers are kept unless the user says otherwise."""
+    return private / "llm_cache"
+
+
 def answer_key(model: str, max_tokens: int, report: str, follow_ups: Sequence[Message] = ()) -> str:
     """Key of the answer to a report after the refused answers in ``follow_ups``."""
     parts = [prompt_digest(), model, str(max_tokens), unicodedata.normalize("NFKC", report)]

@@ -19,7 +19,6 @@ UNIT = (
 )
 JOINT = r"\s*(?:-|~|to\b|至|到|x|×|\*|乘以?|by\b)\s*"
 LIST = r"\s*(?:、|/|,\s*and\b|,|\band\b|&|及|和)\s*"
-_CHAIN = rf"(?:{NUMBER}{UNIT}?{JOINT})*{NUMBER}{UNIT}"
 _BARE_CHAIN = rf"{NUMBER}(?:{JOINT}{NUMBER})*"
 _BOUND = (
     r"(?:<=?|≤|less than|under|up to|below|at most|小于|不足|不超过"
@@ -29,8 +28,15 @@ _CHINESE_NUMBER = r"(?:\d{1,2}|[一二两三四五六七八九十]{1,2})"
 _NUMBER_WORDS = (
     *("one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
-_NUMBER_WORD = rf"(?:{'|'.join(_NUMBER_WORDS)})"
+_NUMBER_WORD = rf"(?:{'|'.join(sorted(_NUMBER_WORDS, key=len, reverse=True))})"
+# A length may be dictated: "eight millimetres", "一厘米".
+_LENGTH = (
+    rf"(?:{NUMBER}|\b{_NUMBER_WORD}\b"
+    r"|(?:[二三四五六七八九]?十)?[一二两三四五六七八九]|[二三四五六七八九]?十)"
+)
+_CHAIN = rf"(?:(?:{NUMBER}{UNIT}?|{_LENGTH}{UNIT}){JOINT})*{_LENGTH}{UNIT}"
 _CLASSIFIER = r"(?:枚|个|颗|粒|处|只)"
 
 # Nouns whose own length is given; "8 mm clip", "12 mm dominant nodule", "蒂长约1cm".
@@ -94,6 +100,10 @@ def _factor(unit: str) -> float:
     return 1.0 if unit.strip(" -").lower().startswith(("mm", "millimet", "毫")) else 10.0
 
 
+def _value(length: str) -> float:
+    return float(length) if length[0] in "0123456789." else number_of(length)
+
+
 def parse_size(text: str) -> Size | None:
     """Lengths of an expression like ``0.4 cm x 0.3 cm``, ``3 mm to 1.2 cm``, ``0.3、0.5cm``.
 
@@ -105,12 +115,14 @@ def parse_size(text: str) -> Size | None:
     parts = [text] if re.search(r"between", text, re.IGNORECASE) else re.split(LIST, text)
     spans: list[tuple[float | None, float]] = []
     for part in parts:
-        measures = list(re.finditer(rf"({NUMBER})({UNIT})?", part, re.IGNORECASE))
+        measures = list(
+            re.finditer(rf"({NUMBER}|{_LENGTH}(?={UNIT}))({UNIT})?", part, re.IGNORECASE)
+        )
         unit = factor
         values = []
         for measure in reversed(measures):
             unit = _factor(measure[2]) if measure[2] else unit
-            values.append(round(float(measure[1]) * unit, 3))
+            values.append(round(_value(measure[1]) * unit, 3))
         if re.search(r"[x×*乘]|\bby\b", part, re.IGNORECASE):
             values = [max(values)]
         spans.append((min(values), max(values)))

@@ -17,7 +17,7 @@ from endoclip_jax.records.extraction.sections import Section, Sentence, sections
 from endoclip_jax.records.extraction.tables import cell_tokens, column_units
 from endoclip_jax.records.extraction.text import Folded, fold, language
 
-EXTRACTOR = {"name": "rules", "version": "1.1"}
+EXTRACTOR = {"name": "rules", "version": "1.2"}
 
 _SEEN = frozenset({"attribute", "code", "kudo", "lst", "lesion", "weak_lesion", "other", "negated"})
 _PLACES = frozenset({"site", "background", "weak_background", "aside"})

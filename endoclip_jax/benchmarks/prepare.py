@@ -1,0 +1,174 @@
+"""What preparation costs beside decoding, resizing and encoding alone; and its memory as data grow.
+
+`python launch/benchmark.py --suite=prepare --records=FOLDER` takes a records folder's pictures in
+turns, A B A B: A decodes, resizes and encodes with the very calls of prepare; B is all that prepare
+does with a picture (A, the field of view, writing, the perceptual hash), and C is `prepare` itself
+with one worker. `--grow=100,1000` prepares embedded cohorts of that many examinations and takes the
+largest memory of the main process and of its workers. Writes `prepare.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import simplejpeg
+from PIL import Image
+
+from endoclip_jax.errors import UserError
+from endoclip_jax.records.frames import capped, decode_image, encoded, stored_image
+from endoclip_jax.records.manifest import Examination, read_records
+from endoclip_jax.shards.prepare import prepare
+from endoclip_jax.synthetic.cohort import write_cohort
+
+SCHEMA = 1
+
+
+def main(argv: Sequence[str], out: Path) -> int:
+    """Runs the suite; `out` is the default of `--out`. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="prepare", description=__doc__)
+    add = parser.add_argument
+    add("--records", help="records folder; default: an embedded cohort")
+    add("--out", type=Path, default=out, help="folder of prepare.json")
+    add("--long_side", type=int, default=512, help="pixels of a stored frame")
+    add(
+        "--enlarge", type=int, default=0, help="make the pictures this long first, as originals are"
+    )
+    add("--frames", type=int, default=200, help="pictures a turn, at most")
+    add("--pairs", type=int, default=5, help="turns")
+    add("--grow", default="", help="cohort sizes to take memory at, e.g. 100,1000")
+    add("--seed", type=int, default=0, help="of the embedded cohorts")
+    options = parser.parse_args(argv)
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "seed": options.seed,
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        records = Path(options.records) if options.records else folder / "cohort" / "records"
+        if not options.records:
+            _cohort(folder / "cohort", 20, options.seed)
+        results["speed"] = speed(
+            records, folder, options.long_side, options.enlarge, options.frames, options.pairs
+        )
+        results["memory"] = [
+            memory(folder / f"grown-{size}", int(size), options.seed)
+            for size in options.grow.split(",")
+            if size
+        ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "prepare.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+    print(f"written to {options.out / 'prepare.json'}")
+    return 0
+
+
+def speed(
+    records: Path, folder: Path, long_side: int, enlarge: int, most: int, pairs: int
+) -> dict[str, Any]:
+    """Medians of milliseconds a frame (processor time) and of the turns' ratios."""
+    found = [exam for exam in read_records(records) if isinstance(exam, Examination)]
+    pictures = [path.read_bytes() for exam in found for path in exam.images][:most]
+    if not pictures:
+        raise UserError(f"{records} has no pictures")
+    if enlarge:
+        pictures = [_enlarged(picture, enlarge) for picture in pictures]
+
+    def alone() -> None:
+        for picture in pictures:
+            encoded(capped(simplejpeg.decode_jpeg(picture, "RGB"), long_side), 92)
+
+    def with_checks() -> None:
+        for picture in pictures:
+            stored_image(picture, long_side, 92)
+
+    turns: list[tuple[float, float]] = []
+    for _ in range(pairs + 1):  # the first turn warms up
+        seconds = []
+        for work in (alone, with_checks):
+            began = time.process_time()
+            work()
+            seconds.append(time.process_time() - began)
+        turns.append((seconds[0], seconds[1]))
+    whole = []
+    frames = sum(len(exam.images) for exam in found)
+    for turn in range(0 if enlarge else min(pairs, 3)):
+        began = time.process_time()
+        prepare(records, folder / f"whole-{turn}", long_side=long_side, workers=1, progress=False)
+        whole.append((time.process_time() - began) / frames)
+    base, checked = zip(*turns[1:], strict=True)
+    per_frame = statistics.median(base) / len(pictures)
+    return {
+        "pictures": len(pictures),
+        "long_side": long_side,
+        "enlarged_to": enlarge or None,
+        "decode_resize_encode_ms": 1e3 * per_frame,
+        "prepared_frame_ms": 1e3 * statistics.median(checked) / len(pictures),
+        "ratio_frame": statistics.median(a / b for a, b in zip(base, checked, strict=True)),
+        "prepare_one_worker_ms": 1e3 * statistics.median(whole) if whole else None,
+        "ratio_prepare": per_frame / statistics.median(whole) if whole else None,
+    }
+
+
+def memory(folder: Path, examinations: int, seed: int) -> dict[str, int]:
+    """Largest resident memory, in MB, of `launch/prepare.py` and of any of its workers."""
+    _cohort(folder, examinations, seed)
+    launcher = Path(__file__).resolve().parents[2] / "launch" / "prepare.py"
+    process = subprocess.Popen(
+        [
+            sys.executable, str(launcher), f"--records={folder / 'records'}",
+            f"--out={folder / 'out'}", "--workers=2",
+        ],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    main = worker = 0
+    while process.poll() is None:
+        main = max(main, _peak(process.pid))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            worker = max([worker, *(_peak(int(child)) for child in children.read_text().split())])
+        except OSError:
+            break
+        time.sleep(0.2)
+    if process.wait():
+        raise UserError(f"launch/prepare.py ended with {process.returncode}")
+    return {"examinations": examinations, "main_mb": main, "largest_worker_mb": worker}
+
+
+def _peak(process: int) -> int:
+    """Largest resident memory of a process so far in MB; 0 if it is gone."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) // 1024 if found else 0
+
+
+def _cohort(folder: Path, examinations: int, seed: int) -> None:
+    write_cohort(
+        folder, seed=seed, examinations={"train": examinations}, frames_per_case=6, polyps=0,
+        processes=1,
+    )  # fmt: skip
+
+
+def _enlarged(picture: bytes, long_side: int) -> bytes:
+    """The picture as large as a hospital's original, as JPEG of quality 92."""
+    pixels = decode_image(picture)
+    scale = long_side / max(pixels.shape[:2])
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=92)
+    return stream.getvalue()

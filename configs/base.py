@@ -144,6 +144,7 @@ def get_config() -> ConfigDict:
                 "best_is_larger": True,
             },
             "stage3": {
+                "include_single": True,  # the multi-polyp patients alone are too few to learn from
                 "epochs": 20,
                 "warmup_epochs": 2,
                 "global_batch": 32,

@@ -85,8 +85,9 @@ def unification(
             **rest,
         )
 
+    who = "patients with polyps" if include_single else "multi-polyp patients"
     batches, validation = split_loaders(
-        setting, "stage3", "multi-polyp patients", drawn, global_batch, "stage3", notes, patients
+        setting, "stage3", who, drawn, global_batch, "stage3", notes, patients
     )
 
     def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

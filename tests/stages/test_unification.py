@@ -58,12 +58,16 @@ def selection(setting) -> Selection:
 
 
 def stage_of(
-    setting: Setting, selection: Selection, mode: str, contrastive=contrastive_loss
+    setting: Setting,
+    selection: Selection,
+    mode: str,
+    contrastive=contrastive_loss,
+    include_single: bool = False,
 ) -> PreparedStage:
     return unification(
         setting, CrossAttention(DIM, mode), selection=selection, global_batch=3,
         target="morphology", target_norm=NORM, temperature="learned", max_images=2, max_texts=2,
-        include_single=False, contrastive=contrastive,
+        include_single=include_single, contrastive=contrastive,
     )  # fmt: skip
 
 
@@ -243,3 +247,15 @@ def test_largest_first_is_a_stable_order_of_all_items(bits):
     sizes = [int(bits[i][aspect_slice("size_class")] @ [1, 2, 3, 4]) for i in items]
     ranked = list(zip([-size for size in sizes], items.tolist(), strict=True))
     assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize("include_single", [False, True])
+def test_single_polyp_patients_come_only_when_asked_for(setting, selection, include_single):
+    index = setting.index
+    stage = stage_of(setting, selection, "literal", include_single=include_single)
+    drawn = [stage.batches.at(step) for step in range(4 * stage.batches.steps_per_epoch)]
+    seen = {int(r) for batch in drawn for r in batch["record"][batch["valid"]]}
+    counts = {int(index.records["item_count"][row]) for row in seen}
+    assert min(counts) == (1 if include_single else 2) and max(counts) > 1
+    for batch in map(stage.complete, drawn):
+        assert batch["text_mask"].any(axis=1).all() and batch["union"].any(axis=1).all()

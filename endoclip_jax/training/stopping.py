@@ -1,0 +1,41 @@
+"""SIGTERM as a request that all processes of a job honour at the same place.
+
+Alone, a handler notes the signal. With several processes any of them may get it, and none may stop
+where the others go on: JAX's coordination service passes the request round and names the place
+after the furthest that any of them has reached, so every process must ask equally often.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequest:
+    """Whether work should stop, as a context; asked with `reached` by all processes alike."""
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._asked = 0
+
+    def __enter__(self) -> StopRequest:
+        if jax.process_count() == 1:  # else JAX's own handler, installed when the processes met
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def reached(self) -> bool:
+        """Whether to save and stop here; once True it stays True."""
+        if jax.process_count() > 1 and not self._noted:
+            self._asked += 1
+            self._noted = multihost_utils.reached_preemption_sync_point(self._asked)
+        return self._noted
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self._noted = True

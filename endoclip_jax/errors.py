@@ -12,7 +12,7 @@ from typing import NoReturn
 UNEXPECTED = 1  # with a traceback
 USER_MISTAKE = 2
 PROCESS_LOST = 3  # another process of the job failed, or never came
-STEP_TOO_LONG = 4  # the watchdog ended the job
+STEP_TOO_LONG = 10  # the watchdog ended the job, by the signal of that number
 INTERRUPTED = 130
 
 

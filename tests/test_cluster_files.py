@@ -37,7 +37,7 @@ def test_sbatch_is_bash_and_asks_to_be_requeued():
 
 @pytest.mark.parametrize(
     "code, signalled, requeued",
-    [(0, False, False), (0, True, True), (2, False, False), (3, False, True), (4, False, True)],
+    [(0, False, False), (0, True, True), (2, False, False), (3, False, True), (10, False, True)],
 )
 def test_sbatch_requeues_what_can_go_on(code, signalled, requeued, tmp_path):
     """The real script with stand-ins for SLURM's two commands."""

@@ -76,7 +76,7 @@ def run(config: ConfigDict, overridden: set[str]) -> int:
         run.say(f"{stopped}: saved; run the same command again to go on")
         return 0
     finally:
-        processes.watchdog().rest()
+        processes.watchdog().close()
     if config.goal == "pipeline":
         evaluate_run(run)
     else:

@@ -24,7 +24,7 @@ from endoclip_jax.errors import (
     USER_MISTAKE,
     UserError,
 )
-from endoclip_jax.training.watchdog import FIRST_STEP_FACTOR, Watchdog
+from endoclip_jax.training.watchdog import Watchdog, after
 
 _WAIT_MS = 7 * 24 * 3600 * 1000  # for what process 0 does alone: a lost process ends it sooner
 _LEAVE_MS = 5000  # a process that fails gives the others so long to say the same
@@ -127,13 +127,8 @@ def start(settings: Mapping[str, Any]) -> None:
     if arguments is None:
         return
     seconds = settings["init_timeout_s"]
-    guard = Watchdog(
-        seconds / FIRST_STEP_FACTOR,
-        end=lambda _: _nobody_came(
-            arguments.get("coordinator_address", "the coordinator"), seconds
-        ),
-    )
-    guard.step("the start")
+    where = arguments.get("coordinator_address", "the coordinator")
+    guard = after(seconds, lambda: _nobody_came(where, seconds))
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -147,7 +142,7 @@ def start(settings: Mapping[str, Any]) -> None:
             f"the processes cannot be started (config.distributed.cluster="
             f"{settings['cluster']}): {_first_line(error)}"
         ) from None
-    guard.rest()
+    guard.cancel()
 
 
 def run_job(settings: Mapping[str, Any], work: Callable[[], int]) -> int:
@@ -231,6 +226,7 @@ def watchdog() -> Watchdog:
 def watch(limit_s: float) -> Watchdog:
     """Sets the limit of the job's watchdog."""
     global _watchdog
+    _watchdog.close()
     _watchdog = Watchdog(limit_s)
     return _watchdog
 

@@ -1,16 +1,16 @@
 """What decides how many processes there are, and what watches over them."""
 
-import threading
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from configs import base
+from endoclip_jax import errors
 from endoclip_jax.errors import UserError
 from endoclip_jax.training.processes import check_alike, everywhere, first, placement
 from endoclip_jax.training.samples import SampleDigest
-from endoclip_jax.training.watchdog import Watchdog
 
 ALONE = base.get_config().distributed
 SLURM = {"SLURM_NTASKS": "16", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "node[1-2]"}
@@ -84,32 +84,30 @@ def test_one_process_agrees_with_itself():
     check_alike({"steps": 3})
 
 
-def test_watchdog_names_the_step_that_takes_too_long():
-    said, ended = [], threading.Event()
+def watched(limit, *acts):
+    """A process of its own that does such things with a watchdog, then sleeps holding the lock."""
+    lines = ["import ctypes, time", "from endoclip_jax.training.watchdog import Watchdog"]
+    lines += [f"watchdog = Watchdog({limit})", *acts]
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60
+    )
 
-    def end(sentence):
-        said.append(sentence)
-        ended.set()
 
-    watchdog = Watchdog(0.05, end)
-    watchdog.step("step 1")
-    for number in range(2, 5):
-        watchdog.step(f"step {number}")
-    assert ended.wait(20)
-    assert len(said) == 1 and said[0].startswith("step 4 has taken longer than 0.05 s")
+HANG = "ctypes.PyDLL(None).sleep(30)"  # PyDLL keeps Python's lock
+
+
+def test_watchdog_names_the_step_that_takes_too_long_though_no_thread_can_run():
+    done = watched(0.2, "watchdog.step('step 1')", "watchdog.step('step 2')", HANG)
+    assert done.returncode == errors.STEP_TOO_LONG
+    assert done.stderr.startswith("watchdog: step 2 has taken longer than 0.2 s")
 
 
 def test_watchdog_gives_the_first_step_more_and_sleeps_at_rest():
-    said = []
-    watchdog = Watchdog(0.2, said.append)
-    watchdog.step("step 1")  # compiles: ten times as long
-    time.sleep(0.5)
-    watchdog.step("step 2")
-    watchdog.rest()
-    time.sleep(0.5)
-    off = Watchdog(0, said.append)
-    off.step("step 1")
-    assert not said
+    first = "watchdog.step('step 1'); time.sleep(0.5)"  # compiles: ten times as long
+    done = watched(0.2, first, "watchdog.rest(); time.sleep(3)", "watchdog.close()")
+    assert done.returncode == 0 and not done.stderr
+    done = watched(0, "watchdog.step('step 1')", "watchdog.step('step 2'); time.sleep(0.5)")
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_sample_digest_knows_order_and_goes_on_from_its_value():

@@ -107,6 +107,20 @@ def get_config() -> ConfigDict:
         }
     )
 
+    # Several processes: docs/clusters.md. Alone when nothing says otherwise.
+    config.distributed = ConfigDict(
+        {
+            "cluster": "auto",  # or none, explicit, slurm, kubernetes, tpu, mpi
+            "coordinator": "",  # host:port of process 0
+            "num_processes": 0,
+            "process_id": -1,
+            "init_timeout_s": 300,  # for all processes to come
+            "heartbeat_s": 100,  # a process silent for so long is lost
+            "step_limit_s": 1800,  # a longer step ends the job; 0: never; the first may take 10 x
+        }
+    )
+    config.scoring = ConfigDict({"chunk": 16384})  # frames scored between two savings
+
     # The embedded cohort of the demonstration: examinations of each split, frames of each
     # examination, single frames of further test polyps; frames are stored near their use.
     config.cohort = ConfigDict(

@@ -27,9 +27,18 @@ _CHOICES = {
     "stage3.target": ("morphology", "onehot"),
     "stage3.attention": ("literal", "pairwise", "none"),
     "attributes.include_location": (False,),
+    "distributed.cluster": ("auto", "none", "explicit", "slurm", "kubernetes", "tpu", "mpi"),
 }
 # Of no influence on what was trained: sections, and single keys.
-_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log", "loss.implementation")
+_FREE_TO_CHANGE = (
+    "goal",
+    "workdir",
+    "eval",
+    "log",
+    "loss.implementation",
+    "distributed",
+    "scoring",
+)
 
 
 def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[str]]:
@@ -129,6 +138,13 @@ def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
             "config.loss.implementation=streaming cannot serve config.stage3.attention=pairwise, "
             "whose similarity is no product of images and texts: take dense or auto"
         )
+    for key, value in (("data.shards", resolved.data.shards), ("workdir", resolved.workdir)):
+        if ":/" in value:
+            raise UserError(
+                f"config.{key} is {value}: a bucket cannot be read or written in place, since the "
+                "index is memory-mapped and frames are read at byte offsets; mount it (gcsfuse, "
+                "goofys) or copy it, and give that folder"
+            )
     if resolved.data.shards:
         resolved.data.shards = str(Path(resolved.data.shards).expanduser().absolute())
     return resolved

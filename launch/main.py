@@ -14,9 +14,14 @@ from endoclip_jax.errors import exit_with  # noqa: E402
 
 def main() -> int:
     config, overridden = read_command_line(sys.argv, ROOT)
-    from endoclip_jax.pipeline import run  # after the flags: --help needs no JAX
+    from endoclip_jax.training.processes import run_job  # after the flags: --help needs no JAX
 
-    return run(config, overridden)
+    def work() -> int:
+        from endoclip_jax.pipeline import run  # the processes have to meet before it is read
+
+        return run(config, overridden)
+
+    return run_job(config.distributed, work)
 
 
 if __name__ == "__main__":

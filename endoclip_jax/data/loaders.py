@@ -239,7 +239,8 @@ def frame_batches(
         train,
     )  # fmt: skip
     order = _order(view, global_batch)
-    return Batches(view, order, Share(global_batch, process_index, process_count), faults)
+    share = _share(global_batch, process_index, process_count, train)
+    return Batches(view, order, share, faults)
 
 
 def patient_batches(
@@ -275,7 +276,7 @@ def patient_batches(
         train, max_images,
     )  # fmt: skip
     order = _order(view, global_batch)
-    share = Share(global_batch, process_index, process_count)
+    share = _share(global_batch, process_index, process_count, train)
     return Batches(view, order, share, faults, images_per_row=max_images)
 
 
@@ -432,6 +433,13 @@ def _order(view: FrameView, global_batch: int) -> Order:
         )
     patients = [view.reader.patient(view.records[group[0]]) for group in view.groups]
     return Shuffled(patients, global_batch, view.seed, view.stream)
+
+
+def _share(global_batch: int, process_index: int, process_count: int, train: bool) -> Share:
+    """A process's rows; of an evaluation, any batch is shared out, the last rows being padding."""
+    if not train:
+        global_batch = -(-global_batch // process_count) * process_count
+    return Share(global_batch, process_index, process_count)
 
 
 def _usable_cores() -> int:

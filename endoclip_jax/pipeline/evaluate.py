@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from endoclip_jax.evaluation.evaluate import (
@@ -39,8 +39,8 @@ from endoclip_jax.pipeline.run import (
 )
 from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.stages import cases
-from endoclip_jax.stages.cleansing import score_frames
-from endoclip_jax.training import checkpoints
+from endoclip_jax.stages.scoring import score_frames
+from endoclip_jax.training import checkpoints, processes
 
 UNTRAINED = "untrained"
 PRETRAINED = "CLIP (pre-trained)"
@@ -50,12 +50,16 @@ STAGE_3_ONLY = "Endo-CLIP, stage 3"
 
 
 def evaluate_run(run: Run) -> None:
-    """Evaluates every model of the run; process 0 writes the results."""
-    if jax.process_index():
-        return
-    began = time.monotonic()
+    """Evaluates every model of the run and writes the results, in process 0."""
     params = {name: params_of(run, name) for name in (ROUND_1, ROUND_2, "stage2", "stage3", "clip")}
     params["start"] = initial_params(run)
+    unwatched = replace(run.setting, process_index=0, process_count=1, step=lambda _doing: None)
+    alone = replace(run, setting=unwatched)
+    processes.first(lambda: _evaluate(alone, params))
+
+
+def _evaluate(run: Run, params: dict[str, dict[str, Any]]) -> None:
+    began = time.monotonic()
     tasks: dict[str, TaskResult] = {}
     notes: list[str] = []
     options = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from endoclip_jax.configuration import flatten
 from endoclip_jax.convert.fixture import check_installation, check_weights
 from endoclip_jax.convert.source import read_weights
 from endoclip_jax.convert.weights import fitted
@@ -23,7 +25,8 @@ from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.cross_attention import CrossAttention
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.stage import Setting
-from endoclip_jax.training import checkpoints
+from endoclip_jax.training import checkpoints, processes
+from endoclip_jax.training.stopping import StopRequest
 
 ROUND_1, ROUND_2 = "stage1_round1", "stage1_round2"
 FOLDERS_OF = {
@@ -32,6 +35,12 @@ FOLDERS_OF = {
     "stage3": ("stage3",),
     "clip": ("clip",),
 }
+
+
+def say(text: str) -> None:
+    """A line of the job's log: process 0's."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Run:
     setting: Setting
     seconds: dict[str, float] = field(default_factory=dict)
     polyps: Path | None = None  # labelled set for malignancy
+    stop: StopRequest = field(default_factory=StopRequest)
 
     def folder(self, name: str) -> Path:
         return self.workdir / name
@@ -51,36 +61,78 @@ class Run:
         return self.folder(f"stage1_round{round_number}") / "selection"
 
     def say(self, text: str) -> None:
-        if jax.process_index() == 0:
-            print(text, flush=True)
+        say(text)
 
 
-def open_run(config: ConfigDict, workdir: Path) -> Run:
+def open_run(config: ConfigDict, workdir: Path, stop: StopRequest) -> Run:
     """Opens the data (drawing the demonstration's if none is named), model and tokenizer.
 
     Raises:
-      UserError: for data that cannot be opened, or an installation that computes another CLIP.
+      UserError: for data that cannot be opened, an installation that computes another CLIP, or
+        processes that were started with different configurations or data.
     """
+    processes.check_alike(_shared_keys(config) | {"jax": jax.__version__})
     check_installation(config.model.activation)
     began = time.monotonic()
     polyps: Path | None = Path(config.eval.malignancy) if config.eval.malignancy else None
     shards = config.data.shards
     if not shards:
-        drawn = demonstration_data(workdir / "data", seed=config.seed, **config.cohort)
-        shards, polyps = drawn.shards, polyps or drawn.polyps
+        drawn = processes.first(
+            lambda: [
+                str(folder)
+                for folder in astuple(
+                    demonstration_data(workdir / "data", seed=config.seed, **config.cohort)
+                )
+            ]
+        )
+        shards, polyps = drawn[0], polyps or Path(drawn[1])
+    index = opened_alike(shards)
     model = CLIP(CLIPConfig.from_dict(config.model.to_dict()), dtype=jnp.dtype(config.dtype).type)
     setting = Setting(
-        index=Index.open(shards),
+        index=index,
         model=model,
         tokenizer=load_tokenizer(),
         seed=config.seed,
         train_split=config.data.split,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        stop=stop.reached,
+        step=processes.watchdog().step,
+        rest=processes.watchdog().rest,
+        say=say,
     )
-    run = Run(config, workdir, setting, polyps=polyps)
+    run = Run(config, workdir, setting, polyps=polyps, stop=stop)
     run.seconds["data"] = time.monotonic() - began
     return run
+
+
+def _shared_keys(config: ConfigDict) -> dict[str, Any]:
+    """All that must be the same in all processes: not a process's place, nor a folder's name."""
+    keys: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    own = ("config.data.shards", "config.workdir")
+    return {
+        name: value
+        for name, value in flatten(keys, "config.").items()
+        if name not in own and not name.startswith("config.distributed.")
+    }
+
+
+def opened_alike(shards: str) -> Index:
+    """The data set at a path that may be another in each process; its content must be the same."""
+    opened: list[Index] = []
+
+    def fingerprint() -> str:
+        opened.append(Index.open(shards))
+        return opened[0].fingerprint
+
+    told = processes.everywhere(fingerprint)
+    for place, other in enumerate(told):
+        if other != told[0]:
+            raise UserError(
+                f"process {place} has another data set at {shards} (fingerprint {other}) than "
+                f"process 0 ({told[0]}): give all processes the same shards"
+            )
+    return opened[0]
 
 
 def is_done(run: Run, stage: str) -> bool:
@@ -120,8 +172,13 @@ def initial_params(run: Run) -> dict[str, Any]:
 
 def params_of(run: Run, name: str) -> dict[str, Any]:
     """The parameters a finished stage hands on: those of its best checkpoint."""
-    params, _ = checkpoints.load_params(run.folder(name), checkpoints.best_step(run.folder(name)))
+    params, _ = checkpoints.load_params(run.folder(name), best_step(run, name))
     return params
+
+
+def best_step(run: Run, name: str) -> int:
+    """The step of a stage's best checkpoint, as process 0 sees the files."""
+    return int(processes.first(lambda: checkpoints.best_step(run.folder(name))))
 
 
 def cross_attention_of(config: ConfigDict) -> CrossAttention:

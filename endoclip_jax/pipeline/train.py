@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +16,13 @@ from clu import parameter_overview
 
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.transforms import PREPROCESSING
+from endoclip_jax.errors import Stopped
 from endoclip_jax.pipeline.losses import contrastive_of
 from endoclip_jax.pipeline.run import (
     ROUND_1,
     ROUND_2,
     Run,
+    best_step,
     cross_attention_of,
     initial_params,
     params_of,
@@ -29,15 +32,11 @@ from endoclip_jax.stages.cleansing import cleansing, select_frames
 from endoclip_jax.stages.joined import joined
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
-from endoclip_jax.training import checkpoints
+from endoclip_jax.training import checkpoints, processes
 from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh
-
-
-class Stopped(Exception):
-    """Training was asked to stop and has saved; not an error."""
 
 
 def run_stage1(run: Run) -> None:
@@ -62,7 +61,7 @@ def run_stage1(run: Run) -> None:
 
 def _selected(run: Run, round_number: int, params: Mapping[str, Any]) -> Selection:
     path = run.selection_path(round_number)
-    if Selection.exists(path):
+    if processes.first(lambda: Selection.exists(path)):
         return Selection.load(path, run.setting.index)
     began = time.monotonic()
     name = f"stage1_round{round_number}"
@@ -72,10 +71,16 @@ def _selected(run: Run, round_number: int, params: Mapping[str, Any]) -> Selecti
         rho=run.config.stage1.rho,
         rule=run.config.stage1.selection,
         round_number=round_number,
-        checkpoint=f"{name}/{checkpoints.best_step(run.folder(name))}",
+        checkpoint=f"{name}/{best_step(run, name)}",
+        folder=run.folder(name) / "scoring",
+        chunk=run.config.scoring.chunk,
     )
-    if jax.process_index() == 0:
+
+    def keep() -> None:
         selection.save(path)
+        shutil.rmtree(run.folder(name) / "scoring")
+
+    processes.first(keep)
     run.seconds[f"{name} scoring"] = time.monotonic() - began
     kept = int(np.sum(selection.kept))
     run.say(f"{name}: kept {kept} of {len(selection.kept)} frames of the positive patients")
@@ -168,6 +173,16 @@ def fit(
     per_epoch = stage.batches.steps_per_epoch
     steps = settings.epochs * per_epoch if steps is None else steps
     schedule = Schedule(steps, settings.warmup_epochs * per_epoch, settings.learning_rate)
+    processes.check_alike(
+        {
+            f"{stage.name}'s steps an epoch": per_epoch,
+            f"{stage.name}'s patients left out": stage.batches.left_out_per_epoch,
+            f"{stage.name}'s validation batches": (
+                stage.validation.steps_per_epoch if stage.validation else 0
+            ),
+            "devices": jax.local_device_count(),
+        }
+    )
     for note in stage.notes:
         run.say(f"{stage.name}: {note}")
     run.say(
@@ -191,6 +206,8 @@ def fit(
         folder=run.folder(stage.name),
         meta=checkpoint_meta(run, stage.name, section),
         say=run.say,
+        stop=run.stop.reached,
+        watchdog=processes.watchdog(),
     )
     run.seconds[stage.name] = outcome.seconds
     if not outcome.finished:

@@ -6,18 +6,17 @@ positives from the frames that round 1's scores kept, starting from round 1's we
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from endoclip_jax.data.loaders import scoring_batches
-from endoclip_jax.data.prompts import BACKGROUND, POLYPS
 from endoclip_jax.data.selection import Selection, keep_top
 from endoclip_jax.objectives.dense import two_sentence_loss
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages import cases
-from endoclip_jax.stages.embedding import embed_frames, embed_texts
+from endoclip_jax.stages.scoring import SENTENCES, score_frames, score_in_chunks
 from endoclip_jax.stages.stage import (
     Batch,
     PreparedStage,
@@ -28,9 +27,6 @@ from endoclip_jax.stages.stage import (
     split_loaders,
 )
 from endoclip_jax.stages.temperature import log_scale
-
-SENTENCES = (BACKGROUND, POLYPS)  # row 0 and row 1 of the text embeddings: the label is the row
-_SCORING_BATCH = 256
 
 
 def cleansing(
@@ -105,24 +101,6 @@ def cleansing(
     )
 
 
-def score_frames(
-    setting: Setting, clip_params: Any, frames: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`cos(v, polyps) − cos(v, background)` in fp32 for each frame row, and the rows scored.
-
-    Ranking uses this difference; the softmax probability saturates at high temperature, and ties
-    would then pick the frames. Frames that cannot be decoded are left out of both arrays.
-    """
-    ids, _ = setting.tokenizer(list(SENTENCES))
-    background, polyps = embed_texts(setting.model, clip_params, ids)
-    features, scored = embed_frames(
-        setting.model,
-        clip_params,
-        scoring_batches(setting.index, frames, batch=_SCORING_BATCH, image_size=setting.image_size),
-    )
-    return features @ (polyps - background), scored
-
-
 def select_frames(
     setting: Setting,
     clip_params: Any,
@@ -131,15 +109,27 @@ def select_frames(
     rule: str,
     round_number: int,
     checkpoint: str,
+    folder: Path,
+    chunk: int,
 ) -> Selection:
-    """Scores every frame of the positive patients outside the test split and keeps the top ones."""
+    """Scores every frame of the positive patients outside the test split and keeps the top ones.
+
+    Args:
+      checkpoint: names the parameters, for the selection's meta.
+      folder, chunk: where scores of so many frames each wait for the rest.
+
+    Raises:
+      Stopped: when asked to stop; what was scored stays in `folder`.
+    """
     index = setting.index
     splits = ["all"] if setting.train_split == "all" else [setting.train_split]
     if setting.train_split != "all":
         splits.append(setting.validation_split)
     rows = np.unique(np.concatenate([cases.training_rows(index, split) for split in splits]))
     frames = _frames_of(index, cases.positives(index, rows))
-    scores, scored = score_frames(setting, clip_params, frames)
+    scores, scored = score_in_chunks(
+        setting, clip_params, frames, folder=folder, chunk=chunk, checkpoint=checkpoint
+    )
     records = np.asarray(index.frames["record"][scored], np.int64)
     return Selection.create(
         index,

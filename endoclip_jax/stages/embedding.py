@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from endoclip_jax.data.transforms import normalize
 from endoclip_jax.models.clip import CLIP
@@ -34,15 +35,21 @@ def embed_frames(
 
     Args:
       params: the CLIP tree (`vision`, `text`, `logit_scale`).
+        They are laid on all devices of this process, and each batch is split over them.
       batches: `image` uint8 [b, s, s, 3], `frame` int64 [b], `valid` bool [b]; rows that are not
         valid (padding, frames that cannot be decoded) are left out.
     """
     encode = _image_encoder(model)
+    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    params = jax.device_put(params, whole)
     features: list[np.ndarray] = []
     frames: list[np.ndarray] = []
     for batch in batches:
         keep = np.asarray(batch["valid"])
-        features.append(np.asarray(encode(params, batch["image"]))[keep])
+        divides = len(keep) % mesh.size == 0
+        image = jax.device_put(batch["image"], split if divides else whole)
+        features.append(np.asarray(encode(params, image))[keep])
         frames.append(np.asarray(batch["frame"])[keep])
     if not features:
         return np.zeros((0, model.config.embed_dim), np.float32), np.zeros((0,), np.int64)

@@ -24,7 +24,13 @@ from endoclip_jax.shards.index import Index
 
 @dataclass(frozen=True)
 class Setting:
-    """The run a stage belongs to: data, model, seed, and this process's place in the job."""
+    """The run a stage belongs to: data, model, seed, and this process's place in the job.
+
+    Attributes:
+      stop: whether to save and stop here; every process asks equally often.
+      step, rest: tell the watchdog that a step begins, and that none runs.
+      say: shows a line.
+    """
 
     index: Index
     model: CLIP
@@ -34,6 +40,10 @@ class Setting:
     validation_split: str = "validation"
     process_index: int = 0
     process_count: int = 1
+    stop: Callable[[], bool] = lambda: False
+    step: Callable[[str], None] = lambda _doing: None
+    rest: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = lambda _text: None
 
     @property
     def image_size(self) -> int:
@@ -135,7 +145,7 @@ def split_loaders(
         notes.append("validation is left out: the training split is `all`")
         return training, None
     rows, candidates = drawn(setting.validation_split)
-    size = min(global_batch, len(rows)) // setting.process_count * setting.process_count
+    size = min(global_batch, len(rows))
     if size < 2:
         notes.append(
             f"validation is left out: {len(rows)} held-out {kind}, and a contrast needs two"

@@ -7,18 +7,16 @@ alone says where in the data to go on.
 
 from __future__ import annotations
 
-import signal
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -27,8 +25,10 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.training.checkpoints import Best, Checkpoints
 from endoclip_jax.training.metrics import MetricWriter, StepMetrics
 from endoclip_jax.training.progress import Progress
+from endoclip_jax.training.samples import SampleDigest
 from endoclip_jax.training.sharding import replicate, shard_batch
 from endoclip_jax.training.state import Loss, TrainState, make_update
+from endoclip_jax.training.watchdog import Watchdog
 
 HostBatch = dict[str, np.ndarray]
 
@@ -106,6 +106,8 @@ def train(
     folder: Path,
     meta: Mapping[str, Any],
     say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+    watchdog: Watchdog | None = None,
 ) -> Outcome:
     """Trains a stage to the end of its plan, from its newest checkpoint if there is one.
 
@@ -114,6 +116,8 @@ def train(
       folder: the stage's folder: checkpoints, metrics and event files go there.
       meta: stored with every checkpoint beside step, seconds, validation and the digest of the
         sample ids seen so far.
+      stop: asked once a step, by all processes alike: whether to save and stop after it.
+      watchdog: is told of each step.
 
     Raises:
       NonFiniteLoss: naming the step and the frames of the batch.
@@ -122,10 +126,11 @@ def train(
     update = make_update(stage.loss, optimizer)
     state = replicate(TrainState.create(params, optimizer), mesh)
     restored = checkpoints.restore(state)
-    start, seconds_before, digest = 0, 0.0, 0
+    start, seconds_before, samples = 0, 0.0, SampleDigest()
     if restored is not None:
         state, saved = restored
-        start, seconds_before, digest = saved["step"], saved["seconds"], saved["samples"]
+        start, seconds_before = saved["step"], saved["seconds"]
+        samples = SampleDigest(saved["samples"])
         say(f"{stage.name}: resumes at step {start} of {plan.steps}")
     writes = jax.process_index() == 0
     writer = MetricWriter(folder, resume_step=start, writes=writes)
@@ -134,30 +139,34 @@ def train(
     validation_loss = jax.jit(stage.loss)
     losses = _FiniteLosses()
     began = time.monotonic()
-    step = start
+    step, stopping = start, False
+    watchdog = watchdog or Watchdog(0)
 
-    with closing(checkpoints), closing(writer), _StopRequest() as stop:
+    with closing(checkpoints), closing(writer):
         batches = stage.batches.iterate(start)
-        while step < plan.steps and not stop.requested:
+        while step < plan.steps and not stopping:
+            watchdog.step(f"{stage.name}, step {step + 1} of {plan.steps}")
             host_batch = next(batches)
-            digest = zlib.crc32(np.ascontiguousarray(host_batch["frame"]).tobytes(), digest)
+            samples.add(step, host_batch["frame"])
             batch = shard_batch(stage.complete(host_batch), mesh)
             state, running, loss = update(state, running, batch)
             step += 1
             losses.note(step, loss, host_batch["frame"])
-            last = step == plan.steps
+            last, stopping = step == plan.steps, stop()
 
             if step % plan.log_every == 0 or last:
                 values = running.means()
                 running = replicate(StepMetrics.empty(), mesh)
-                writer.write(step, "train", values)
+                writer.write(step, "train", values, samples=f"{samples.value():016x}")
                 progress.show(step, values)
             validated: dict[str, float] = {}
             if step % plan.validate_every == 0 or last:
                 validated = _validate(stage, validation_loss, state.params, mesh)
                 writer.write(step, "validation", validated)
-            if validated or step % plan.save_every == 0 or last or stop.requested:
+            if validated or step % plan.save_every == 0 or last or stopping:
                 losses.settle()
+                if not _all_finite(state.params):
+                    raise NonFiniteLoss(_non_finite("a parameter", step, host_batch["frame"]))
                 checkpoints.save(
                     step,
                     state,
@@ -166,7 +175,7 @@ def train(
                         "step": step,
                         "steps": plan.steps,
                         "seconds": seconds_before + time.monotonic() - began,
-                        "samples": digest,
+                        "samples": samples.value(),
                         "best": {"metric": plan.best.metric, "larger": plan.best.larger},
                         "validation": validated,
                     },
@@ -176,6 +185,7 @@ def train(
             close()
         losses.settle()
         checkpoints.wait()
+    watchdog.rest()
     progress.close()
     return Outcome(step, step == plan.steps, seconds_before + time.monotonic() - began)
 
@@ -218,25 +228,19 @@ class _FiniteLosses:
     def _check(self) -> None:
         step, loss, frames = self._pending.popleft()
         if not np.isfinite(float(loss)):
-            ids = ", ".join(str(frame) for frame in np.ravel(frames)[:32])
-            raise NonFiniteLoss(
-                f"the loss at step {step} is {float(loss)}; the batch's frame rows are {ids}; "
-                "the last checkpoint is from before it: look at these frames, or lower the "
-                "learning rate, and start again"
-            )
+            raise NonFiniteLoss(_non_finite("the loss", step, frames))
 
 
-class _StopRequest:
-    """Turns SIGTERM into a request that the loop honours at the next step's end."""
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether no number in it is NaN or infinite: a finite loss may have other gradients."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
-    requested = False
 
-    def __enter__(self) -> _StopRequest:
-        self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+def _non_finite(what: str, step: int, frames: np.ndarray) -> str:
+    ids = ", ".join(str(frame) for frame in np.ravel(frames)[:32])
+    return (
+        f"{what} is not finite at step {step}; the batch's frame rows are {ids}; the last "
+        "checkpoint is from before it: look at these frames, or lower the learning rate, and "
+        "start again"
+    )

@@ -86,11 +86,8 @@ def open_run(config: ConfigDict, workdir: Path) -> Run:
 def is_done(run: Run, stage: str) -> bool:
     """Whether every part of a stage reached its last step and left what the next one needs."""
     for name in FOLDERS_OF[stage]:
-        steps = checkpoints.saved_steps(run.folder(name))
-        if not steps:
-            return False
-        meta = checkpoints.read_meta(run.folder(name), steps[-1])
-        if meta["step"] < meta["steps"]:
+        meta = checkpoints.newest_meta(run.folder(name))
+        if meta is None or meta["step"] < meta["steps"]:
             return False
         if meta["data"] != run.setting.index.fingerprint:
             raise UserError(

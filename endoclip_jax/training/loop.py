@@ -7,6 +7,7 @@ alone says where in the data to go on.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 import zlib
@@ -24,11 +25,11 @@ import optax
 from jax.sharding import Mesh
 
 from endoclip_jax.errors import UserError
-from endoclip_jax.training.checkpoints import Best, Checkpoints
+from endoclip_jax.training.checkpoints import Best, Checkpoints, newest_meta
 from endoclip_jax.training.metrics import MetricWriter, StepMetrics
 from endoclip_jax.training.progress import Progress
 from endoclip_jax.training.sharding import replicate, shard_batch
-from endoclip_jax.training.state import Loss, TrainState, make_update
+from endoclip_jax.training.state import Carried, Loss, TrainState, make_update
 
 HostBatch = dict[str, np.ndarray]
 
@@ -117,20 +118,24 @@ def train(
 
     Raises:
       NonFiniteLoss: naming the step and the frames of the batch.
+      UserError: for a checkpoint of other data, another model or configuration, or one that cannot
+        be written.
     """
-    checkpoints = Checkpoints(folder, plan.best)
+    checkpoints = Checkpoints(folder, plan.best, say)
     update = make_update(stage.loss, optimizer)
     state = replicate(TrainState.create(params, optimizer), mesh)
-    restored = checkpoints.restore(state)
+    running = replicate(StepMetrics.empty(), mesh)
+    _check_continues(newest_meta(folder), meta, folder)
+    restored = checkpoints.restore(Carried.of(state, running))
     start, seconds_before, digest = 0, 0.0, 0
     if restored is not None:
-        state, saved = restored
+        carried, saved = restored
+        state, running = carried.state, carried.running
         start, seconds_before, digest = saved["step"], saved["seconds"], saved["samples"]
         say(f"{stage.name}: resumes at step {start} of {plan.steps}")
     writes = jax.process_index() == 0
     writer = MetricWriter(folder, resume_step=start, writes=writes)
     progress = Progress(stage.name, start, plan.steps, shown=writes)
-    running = replicate(StepMetrics.empty(), mesh)
     validation_loss = jax.jit(stage.loss)
     losses = _FiniteLosses()
     began = time.monotonic()
@@ -150,7 +155,7 @@ def train(
             if step % plan.log_every == 0 or last:
                 values = running.means()
                 running = replicate(StepMetrics.empty(), mesh)
-                writer.write(step, "train", values)
+                writer.write(step, "train", values, samples=f"{digest:08x}")
                 progress.show(step, values)
             validated: dict[str, float] = {}
             if step % plan.validate_every == 0 or last:
@@ -160,7 +165,7 @@ def train(
                 losses.settle()
                 checkpoints.save(
                     step,
-                    state,
+                    Carried.of(state, running),
                     {
                         **meta,
                         "step": step,
@@ -178,6 +183,18 @@ def train(
         checkpoints.wait()
     progress.close()
     return Outcome(step, step == plan.steps, seconds_before + time.monotonic() - began)
+
+
+def _check_continues(
+    saved: Mapping[str, Any] | None, meta: Mapping[str, Any], folder: Path
+) -> None:
+    """Refuses to go on from a checkpoint of other data, another model or configuration."""
+    for key, value in json.loads(json.dumps(dict(meta))).items():
+        if saved is not None and saved.get(key) != value:
+            raise UserError(
+                f"the checkpoint of step {saved['step']} in {folder} has another `{key}` than this "
+                f"run ({saved.get(key)!r}, not {value!r}): give another --workdir"
+            )
 
 
 def _validate(stage: Stage, loss: Loss, params: Any, mesh: Mesh) -> dict[str, float]:

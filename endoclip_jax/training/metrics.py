@@ -45,10 +45,16 @@ class MetricWriter:
         self._lines = path.open("a")
         self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def write(
+        self, step: int, split: str, values: Mapping[str, float], samples: str | None = None
+    ) -> None:
+        """A row of numbers; `samples`, the digest of all sample ids so far, goes with the lines."""
         if not self._writes:
             return
-        self._lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        row = {"step": step, "split": split, **values}
+        if samples is not None:
+            row["samples"] = samples
+        self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)

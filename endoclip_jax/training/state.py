@@ -30,6 +30,21 @@ class TrainState:
         return cls(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
 
+@flax.struct.dataclass
+class Carried(TrainState):
+    """What a checkpoint holds: the state, and the metrics since they were last written."""
+
+    running: Any
+
+    @classmethod
+    def of(cls, state: TrainState, running: StepMetrics) -> Carried:
+        return cls(state.step, state.params, state.opt_state, running)
+
+    @property
+    def state(self) -> TrainState:
+        return TrainState(self.step, self.params, self.opt_state)
+
+
 Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
 
 

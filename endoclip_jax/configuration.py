@@ -18,6 +18,7 @@ _CHOICES = {
     "goal": GOALS,
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
+    "remat": ("none", "dots", "full"),
     "data.split": ("train", "all"),
     "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
@@ -29,7 +30,7 @@ _CHOICES = {
     "attributes.include_location": (False,),
 }
 # Of no influence on what was trained: sections, and single keys.
-_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log", "loss.implementation")
+_FREE_TO_CHANGE = ("goal", "workdir", "eval", "log", "loss.implementation", "mesh", "remat")
 
 
 def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[str]]:

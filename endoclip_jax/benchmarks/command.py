@@ -23,7 +23,17 @@ def _loss(argv: Sequence[str]) -> int:
     return main(argv, ROOT / "runs" / "benchmarks")
 
 
-SUITES: dict[str, Callable[[Sequence[str]], int]] = {"parity": _parity, "loss": _loss}
+def _memory(argv: Sequence[str]) -> int:
+    from endoclip_jax.benchmarks.memory import main
+
+    return main(argv, ROOT / "runs" / "benchmarks")
+
+
+SUITES: dict[str, Callable[[Sequence[str]], int]] = {
+    "parity": _parity,
+    "loss": _loss,
+    "memory": _memory,
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -68,7 +68,11 @@ def open_run(config: ConfigDict, workdir: Path) -> Run:
     if not shards:
         drawn = demonstration_data(workdir / "data", seed=config.seed, **config.cohort)
         shards, polyps = drawn.shards, polyps or drawn.polyps
-    model = CLIP(CLIPConfig.from_dict(config.model.to_dict()), dtype=jnp.dtype(config.dtype).type)
+    model = CLIP(
+        CLIPConfig.from_dict(config.model.to_dict()),
+        dtype=jnp.dtype(config.dtype).type,
+        remat=config.remat,
+    )
     setting = Setting(
         index=Index.open(shards),
         model=model,

@@ -33,7 +33,7 @@ from endoclip_jax.training import checkpoints
 from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
-from endoclip_jax.training.sharding import data_mesh
+from endoclip_jax.training.sharding import make_mesh
 
 
 class Stopped(Exception):
@@ -94,7 +94,7 @@ def run_stage2(run: Run) -> None:
         target=settings.target,
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
-        contrastive=contrastive_of(run, "stage2", data_mesh()),
+        contrastive=contrastive_of(run, "stage2", make_mesh(run.config.mesh)),
     )
     fit(run, stage, params, "stage2")
 
@@ -120,7 +120,7 @@ def run_stage3(run: Run) -> None:
         max_images=settings.max_images,
         max_texts=settings.max_texts,
         include_single=settings.include_single,
-        contrastive=contrastive_of(run, "stage3", data_mesh()),
+        contrastive=contrastive_of(run, "stage3", make_mesh(run.config.mesh)),
     )
     fit(run, stage, params, "stage3")
 
@@ -131,7 +131,7 @@ def run_clip(run: Run) -> None:
         run.setting,
         global_batch=settings.global_batch,
         temperature=run.config.loss.temperature,
-        contrastive=contrastive_of(run, "clip", data_mesh()),
+        contrastive=contrastive_of(run, "clip", make_mesh(run.config.mesh)),
     )
     updates = sum(
         checkpoints.saved_steps(run.folder(name))[-1]
@@ -187,7 +187,7 @@ def fit(
             save_every=log.save_epochs * per_epoch,
             best=checkpoints.Best(settings.best_metric, settings.best_is_larger),
         ),
-        mesh=data_mesh(),
+        mesh=make_mesh(run.config.mesh),
         folder=run.folder(stage.name),
         meta=checkpoint_meta(run, stage.name, section),
         say=run.say,

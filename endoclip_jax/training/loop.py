@@ -28,7 +28,13 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.training.checkpoints import Best, Checkpoints, newest_meta
 from endoclip_jax.training.metrics import MetricWriter, StepMetrics
 from endoclip_jax.training.progress import Progress
-from endoclip_jax.training.sharding import replicate, shard_batch
+from endoclip_jax.training.sharding import (
+    distribute,
+    replicate,
+    replicated,
+    shard_batch,
+    shardings,
+)
 from endoclip_jax.training.state import Carried, Loss, TrainState, make_update
 
 HostBatch = dict[str, np.ndarray]
@@ -122,8 +128,10 @@ def train(
         be written.
     """
     checkpoints = Checkpoints(folder, plan.best, say)
-    update = make_update(stage.loss, optimizer)
-    state = replicate(TrainState.create(params, optimizer), mesh)
+    state = distribute(TrainState.create(params, optimizer), mesh)
+    everywhere = replicated(mesh)
+    layout = shardings(state, mesh), everywhere, everywhere
+    update = make_update(stage.loss, optimizer, layout)
     running = replicate(StepMetrics.empty(), mesh)
     _check_continues(newest_meta(folder), meta, folder)
     restored = checkpoints.restore(Carried.of(state, running))

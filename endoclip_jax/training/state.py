@@ -48,11 +48,15 @@ class Carried(TrainState):
 Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
 
 
-def make_update(loss: Loss, optimizer: optax.GradientTransformation) -> Update:
+def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any = None) -> Update:
     """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
 
-    State and metrics are donated. The loss is that of the global batch; over a batch sharded on
-    the mesh's `data` axis XLA inserts the collectives.
+    State and metrics are donated. The loss is that of the global batch; over a batch that is split
+    over devices XLA inserts the collectives.
+
+    Args:
+      layout: shardings of the three results. Left to XLA they could differ from those of the
+        arguments, and the second call would be compiled again.
     """
 
     def update(
@@ -69,4 +73,4 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation) -> Update:
         )
         return TrainState(state.step + 1, params, opt_state), running.merge(metrics), value
 
-    return jax.jit(update, donate_argnums=(0, 1))
+    return jax.jit(update, donate_argnums=(0, 1), out_shardings=layout)

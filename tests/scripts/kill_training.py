@@ -171,7 +171,7 @@ def main() -> int:
         }
         write_cohort(
             folder, seed=flags.seed, examinations={"train": PATIENTS, "validation": 8},
-            frames_per_case=4, polyps=0, processes=1,
+            frames_per_case=6, polyps=0, processes=1,
         )  # fmt: skip
         shards = folder / "shards"
         prepare(folder / "records", shards, long_side=48, workers=1, progress=False)

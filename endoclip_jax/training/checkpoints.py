@@ -323,8 +323,9 @@ def _read_state(
 
 def _read_arrays(stage_folder: Path, step: int, only: str | None) -> dict[str, Any]:
     folder = (stage_folder / "checkpoints" / str(step) / "state").resolve()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        tree = dict(reader.metadata(folder).item_metadata.tree)
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as reader:
+        tree = dict(handler.metadata(folder).tree)
         if only is not None:
             tree = {only: tree[only]}
         return reader.restore(

@@ -187,12 +187,13 @@ def main() -> int:
                 trial = Trial(folder / f"killed{processes}-{run}", shards, processes)
                 ended = False
                 while not ended:
+                    before = trial.progress()  # its lines beyond the checkpoint are still there
                     trial.start()
                     if kills == share:
                         trial.wait()
                         ended = True
                         continue
-                    after = max(trial.saved(), STEPS_PER_EPOCH)
+                    after = max(before, STEPS_PER_EPOCH)
                     target = after + rng.randint(1, 3 * STEPS_PER_EPOCH)
                     step = trial.kill_at(target, rng)
                     ended = step is None

@@ -36,6 +36,12 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.workdir = ""  # default: runs/default beside launch/
     config.dtype = "bfloat16"  # of the products inside the towers; float32 everywhere else
+    # What the backward pass computes again instead of keeping: none, full (each block from its
+    # input), dots (all but the matrix products).
+    config.remat = "none"
+    # Devices along each axis, -1: what is left. fsdp also splits parameters and optimizer state,
+    # model splits the matrices of MLPs and attention.
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
 
     config.data = ConfigDict({"shards": "", "split": "train"})
     config.init = ConfigDict({"clip": ""})

@@ -18,6 +18,7 @@ _CHOICES = {
     "goal": GOALS,
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
+    "remat": ("none", "dots", "full"),
     "data.split": ("train", "all"),
     "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
@@ -38,6 +39,8 @@ _FREE_TO_CHANGE = (
     "loss.implementation",
     "distributed",
     "scoring",
+    "mesh",
+    "remat",
 )
 
 

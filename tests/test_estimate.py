@@ -13,6 +13,7 @@ from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.pipeline.estimate import KEPT, check_room, state_bytes
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
+from endoclip_jax.training.sharding import data_mesh, distribute, make_mesh
 from endoclip_jax.training.state import TrainState
 
 
@@ -25,20 +26,29 @@ def small():
     return config, CLIP(CLIPConfig.from_dict(config.model.to_dict()))
 
 
-def test_bytes_are_those_of_a_real_state(small):
+def checkpoint_bytes(small, stage):
+    return state_bytes(*small, stage, data_mesh())[1]
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_bytes_are_those_of_a_real_state(small, fsdp):
     params = {"clip": clip.initial_params(small[1], 0)}
     state = TrainState.create(params, make_optimizer(Schedule(2, 1, 1e-3), 0.2))
-    assert state_bytes(*small, "stage2") == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    # frozen towers have no moments, cross-attention comes on top
-    assert (
-        state_bytes(*small, "stage1")
-        < state_bytes(*small, "stage2")
-        < state_bytes(*small, "stage3")
-    )
+    mesh = make_mesh({"data": -1, "fsdp": fsdp})
+    placed = jax.tree.leaves(distribute(state, mesh))
+    share, whole = state_bytes(*small, "stage2", mesh)
+    assert whole == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert share == sum(leaf.addressable_shards[0].data.nbytes for leaf in placed)
+    assert share == whole if fsdp == 1 else share < whole / 2
+
+
+def test_frozen_towers_have_no_moments_and_cross_attention_comes_on_top(small):
+    one, two, three = (checkpoint_bytes(small, f"stage{number}") for number in (1, 2, 3))
+    assert one < two < three
 
 
 def test_a_disk_too_small_is_refused(small, monkeypatch, tmp_path):
-    needed = KEPT * (2 * state_bytes(*small, "stage1") + state_bytes(*small, "stage2"))
+    needed = KEPT * (2 * checkpoint_bytes(small, "stage1") + checkpoint_bytes(small, "stage2"))
 
     def free(number):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=number))
@@ -55,5 +65,5 @@ def test_what_lies_there_already_is_not_counted_again(small, tmp_path):
     folder = tmp_path / "stage2" / "checkpoints" / "5"
     for name in ("state", "meta"):
         (folder / name).mkdir(parents=True)
-    (folder / "state" / "data").write_bytes(bytes(KEPT * state_bytes(*small, "stage2")))
+    (folder / "state" / "data").write_bytes(bytes(KEPT * checkpoint_bytes(small, "stage2")))
     assert "up to 0 B of" in check_room(*small, tmp_path, ["stage2"])

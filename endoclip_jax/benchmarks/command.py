@@ -29,10 +29,17 @@ def _prepare(argv: Sequence[str]) -> int:
     return main(argv, ROOT / "runs" / "benchmarks")
 
 
+def _memory(argv: Sequence[str]) -> int:
+    from endoclip_jax.benchmarks.memory import main
+
+    return main(argv, ROOT / "runs" / "benchmarks")
+
+
 SUITES: dict[str, Callable[[Sequence[str]], int]] = {
     "parity": _parity,
     "loss": _loss,
     "prepare": _prepare,
+    "memory": _memory,
 }
 
 

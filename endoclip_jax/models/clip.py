@@ -108,11 +108,13 @@ class CLIP(nn.Module):
     """Image and text tower with one learnable, logarithmic temperature.
 
     Parameters: ``{"vision": ..., "text": ..., "logit_scale": scalar}``, all float32.
-    ``dtype`` is that of the products inside the towers; embeddings leave in float32.
+    ``dtype`` is that of the products inside the towers; embeddings leave in float32. ``remat``
+    says what the backward pass computes again (``layers.block_of``).
     """
 
     config: CLIPConfig
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     def setup(self) -> None:
         shared = {
@@ -120,6 +122,7 @@ class CLIP(nn.Module):
             "activation": ACTIVATIONS[self.config.activation],
             "layer_norm_eps": self.config.layer_norm_eps,
             "dtype": self.dtype,
+            "remat": self.remat,
         }
         self.vision = VisionTransformer(**dataclasses.asdict(self.config.vision), **shared)
         self.text = TextTransformer(**dataclasses.asdict(self.config.text), **shared)

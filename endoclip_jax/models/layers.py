@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from endoclip_jax.errors import UserError
+
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]
 
@@ -125,6 +127,22 @@ class SelfAttention(nn.Module):
 
     def _split_heads(self, x: Float[Array, "b n d"]) -> Float[Array, "b h n e"]:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
+
+
+REMAT = ("none", "dots", "full")
+
+
+def block_of(remat: str) -> type[Block]:
+    """``Block`` that keeps for its backward pass all (``none``), only the products with weights
+    (``dots``), or nothing but its input (``full``); the rest is computed again. Same numbers.
+    """
+    if remat == "none":
+        return Block
+    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+    if remat not in policies:
+        raise UserError(f"remat {remat!r} is not known; use one of {', '.join(REMAT)}")
+    pool = 3  # a function, counted from self
+    return nn.remat(Block, policy=policies[remat], static_argnums=(pool,))
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from endoclip_jax.models.layers import Activation, Block, LayerNorm, Linear
+from endoclip_jax.models.layers import Activation, LayerNorm, Linear, block_of
 
 
 class TextTransformer(nn.Module):
@@ -28,6 +28,7 @@ class TextTransformer(nn.Module):
     activation: Activation
     layer_norm_eps: float
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b n"]) -> Float[Array, "b d"]:
@@ -53,7 +54,7 @@ class TextTransformer(nn.Module):
             return jnp.take_along_axis(x, eot[:, :, None], axis=1)
 
         for layer in range(self.layers):
-            block = Block(
+            block = block_of(self.remat)(
                 self.heads,
                 self.layers,
                 self.activation,
@@ -62,7 +63,7 @@ class TextTransformer(nn.Module):
                 name=f"block_{layer}",
             )
             last = layer == self.layers - 1
-            x = block(x, up_to_eot, pool=eot_token) if last else block(x, causal)
+            x = block(x, up_to_eot, eot_token) if last else block(x, causal, None)
         x = LayerNorm(self.layer_norm_eps, self.dtype, name="final_norm")(x[:, 0])
         projection = Linear(
             self.embed_dim,

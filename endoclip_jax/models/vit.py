@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from endoclip_jax.models.layers import Activation, Block, LayerNorm, Linear
+from endoclip_jax.models.layers import Activation, LayerNorm, Linear, block_of
 
 
 class PatchEmbedding(nn.Module):
@@ -46,6 +46,7 @@ class VisionTransformer(nn.Module):
     activation: Activation
     layer_norm_eps: float
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "b s s 3"]) -> Float[Array, "b d"]:
@@ -64,7 +65,7 @@ class VisionTransformer(nn.Module):
         x = x + positions.astype(self.dtype)
         x = LayerNorm(self.layer_norm_eps, self.dtype, name="pre_norm")(x)
         for layer in range(self.layers):
-            block = Block(
+            block = block_of(self.remat)(
                 self.heads,
                 self.layers,
                 self.activation,
@@ -73,7 +74,7 @@ class VisionTransformer(nn.Module):
                 name=f"block_{layer}",
             )
             last = layer == self.layers - 1
-            x = block(x, pool=_class_token if last else None)
+            x = block(x, None, _class_token if last else None)
         x = LayerNorm(self.layer_norm_eps, self.dtype, name="post_norm")(x[:, 0])
         projection = Linear(
             self.embed_dim, scale, use_bias=False, dtype=self.dtype, name="projection"

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP
-from endoclip_jax.pipeline.run import FOLDERS_OF, cross_attention_of
+from endoclip_jax.pipeline.run import FOLDERS_OF, cross_attention_of, mesh_of
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
+from endoclip_jax.training.sharding import shardings
 from endoclip_jax.training.state import TrainState
 
 KEPT = 4  # the newest two, the best, and one that is being written
 
 
-def state_bytes(config: ConfigDict, model: CLIP, stage: str) -> int:
-    """Bytes of a stage's parameters and optimizer state: of a device's copy, and of a checkpoint.
+def state_bytes(config: ConfigDict, model: CLIP, stage: str, mesh: Mesh) -> tuple[int, int]:
+    """Bytes of a stage's parameters and optimizer state: a device's share, and a checkpoint's all.
 
     Computed from shapes alone.
+
+    Raises:
+      UserError: for a mesh that does not divide the model.
     """
     settings = config[stage]
     frozen = [("clip", "text")] if settings.get("freeze_text", False) else []
@@ -42,7 +48,14 @@ def state_bytes(config: ConfigDict, model: CLIP, stage: str) -> int:
             params["cross"] = variables.get("params", {})
         return TrainState.create(params, optimizer)
 
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(state)))
+    shapes = jax.eval_shape(state)
+    leaves = jax.tree.leaves(shapes)
+    placed = jax.tree.leaves(shardings(shapes, mesh))
+    share = sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(leaves, placed, strict=True)
+    )
+    return share, sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def check_room(config: ConfigDict, model: CLIP, workdir: Path, stages: list[str]) -> str:
@@ -51,15 +64,17 @@ def check_room(config: ConfigDict, model: CLIP, workdir: Path, stages: list[str]
     Raises:
       UserError: if the workdir's disk cannot carry their checkpoints.
     """
-    states = {stage: state_bytes(config, model, stage) for stage in stages}
+    mesh = mesh_of(config)
+    states = {stage: state_bytes(config, model, stage, mesh) for stage in stages}
     needed = sum(
-        max(0, KEPT * states[stage] - _held(workdir / name))
+        max(0, KEPT * states[stage][1] - _held(workdir / name))
         for stage in stages
         for name in FOLDERS_OF[stage]
     )
     free = shutil.disk_usage(workdir).free
+    share = max(share for share, _ in states.values())
     line = (
-        f"{_size(max(states.values()))} of parameters and optimizer state on each device; "
+        f"{_size(share)} of parameters and optimizer state on each device; "
         f"checkpoints will take up to {_size(needed)} of the {_size(free)} free in {workdir}"
     )
     if needed > free:

@@ -10,7 +10,7 @@ from endoclip_jax.objectives.memory import predict_temporaries
 from endoclip_jax.objectives.streaming import streaming_loss
 from endoclip_jax.pipeline.run import Run
 from endoclip_jax.records.attributes import NUM_BITS
-from endoclip_jax.training.sharding import DATA_AXIS
+from endoclip_jax.training.sharding import BATCH_AXES, batch_shards
 
 
 def contrastive_of(run: Run, section: str, mesh: Mesh) -> ContrastiveLoss:
@@ -19,7 +19,7 @@ def contrastive_of(run: Run, section: str, mesh: Mesh) -> ContrastiveLoss:
     Says which one it is and the memory that is predicted for it, before anything is compiled.
     """
     batch = run.config[section].global_batch
-    devices = mesh.shape[DATA_AXIS]
+    devices = batch_shards(mesh)
     predicted = predict_temporaries(batch, run.config.model.embed_dim, NUM_BITS, devices)
     chosen, reason = run.config.loss.implementation, ""
     if section == "stage3" and run.config.stage3.attention == "pairwise":
@@ -31,4 +31,4 @@ def contrastive_of(run: Run, section: str, mesh: Mesh) -> ContrastiveLoss:
         f"({reason}predicted temporaries a device: dense {predicted.dense / 1e6:,.1f} MB, "
         f"streaming {predicted.streaming / 1e6:,.1f} MB)"
     )
-    return streaming_loss(mesh, (DATA_AXIS,)) if chosen == "streaming" else dense.contrastive_loss
+    return streaming_loss(mesh, BATCH_AXES) if chosen == "streaming" else dense.contrastive_loss

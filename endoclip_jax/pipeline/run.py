@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from endoclip_jax.configuration import flatten
@@ -26,6 +27,7 @@ from endoclip_jax.models.cross_attention import CrossAttention
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.stage import Setting
 from endoclip_jax.training import checkpoints, processes
+from endoclip_jax.training.sharding import make_mesh
 from endoclip_jax.training.stopping import StopRequest
 
 ROUND_1, ROUND_2 = "stage1_round1", "stage1_round2"
@@ -60,6 +62,9 @@ class Run:
     def selection_path(self, round_number: int) -> Path:
         return self.folder(f"stage1_round{round_number}") / "selection"
 
+    def mesh(self) -> Mesh:
+        return mesh_of(self.config)
+
     def say(self, text: str) -> None:
         say(text)
 
@@ -72,6 +77,7 @@ def open_run(config: ConfigDict, workdir: Path, stop: StopRequest) -> Run:
         processes that were started with different configurations or data.
     """
     processes.check_alike(_shared_keys(config) | {"jax": jax.__version__})
+    mesh_of(config)  # a mesh that cannot be is refused before any work
     check_installation(config.model.activation)
     began = time.monotonic()
     polyps: Path | None = Path(config.eval.malignancy) if config.eval.malignancy else None
@@ -87,7 +93,11 @@ def open_run(config: ConfigDict, workdir: Path, stop: StopRequest) -> Run:
         )
         shards, polyps = drawn[0], polyps or Path(drawn[1])
     index = opened_alike(shards)
-    model = CLIP(CLIPConfig.from_dict(config.model.to_dict()), dtype=jnp.dtype(config.dtype).type)
+    model = CLIP(
+        CLIPConfig.from_dict(config.model.to_dict()),
+        dtype=jnp.dtype(config.dtype).type,
+        remat=config.remat,
+    )
     setting = Setting(
         index=index,
         model=model,
@@ -104,6 +114,11 @@ def open_run(config: ConfigDict, workdir: Path, stop: StopRequest) -> Run:
     run = Run(config, workdir, setting, polyps=polyps, stop=stop)
     run.seconds["data"] = time.monotonic() - began
     return run
+
+
+def mesh_of(config: ConfigDict) -> Mesh:
+    """The mesh over all of the job's devices as configured."""
+    return make_mesh(config.mesh.to_dict())
 
 
 def _shared_keys(config: ConfigDict) -> dict[str, Any]:
@@ -138,11 +153,8 @@ def opened_alike(shards: str) -> Index:
 def is_done(run: Run, stage: str) -> bool:
     """Whether every part of a stage reached its last step and left what the next one needs."""
     for name in FOLDERS_OF[stage]:
-        steps = checkpoints.saved_steps(run.folder(name))
-        if not steps:
-            return False
-        meta = checkpoints.read_meta(run.folder(name), steps[-1])
-        if meta["step"] < meta["steps"]:
+        meta = checkpoints.newest_meta(run.folder(name))
+        if meta is None or meta["step"] < meta["steps"]:
             return False
         if meta["data"] != run.setting.index.fingerprint:
             raise UserError(

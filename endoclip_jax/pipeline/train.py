@@ -36,7 +36,6 @@ from endoclip_jax.training import checkpoints, processes
 from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
-from endoclip_jax.training.sharding import data_mesh
 
 
 def run_stage1(run: Run) -> None:
@@ -99,7 +98,7 @@ def run_stage2(run: Run) -> None:
         target=settings.target,
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
-        contrastive=contrastive_of(run, "stage2", data_mesh()),
+        contrastive=contrastive_of(run, "stage2", run.mesh()),
     )
     fit(run, stage, params, "stage2")
 
@@ -125,7 +124,7 @@ def run_stage3(run: Run) -> None:
         max_images=settings.max_images,
         max_texts=settings.max_texts,
         include_single=settings.include_single,
-        contrastive=contrastive_of(run, "stage3", data_mesh()),
+        contrastive=contrastive_of(run, "stage3", run.mesh()),
     )
     fit(run, stage, params, "stage3")
 
@@ -136,7 +135,7 @@ def run_clip(run: Run) -> None:
         run.setting,
         global_batch=settings.global_batch,
         temperature=run.config.loss.temperature,
-        contrastive=contrastive_of(run, "clip", data_mesh()),
+        contrastive=contrastive_of(run, "clip", run.mesh()),
     )
     updates = sum(
         checkpoints.saved_steps(run.folder(name))[-1]
@@ -202,7 +201,7 @@ def fit(
             save_every=log.save_epochs * per_epoch,
             best=checkpoints.Best(settings.best_metric, settings.best_is_larger),
         ),
-        mesh=data_mesh(),
+        mesh=run.mesh(),
         folder=run.folder(stage.name),
         meta=checkpoint_meta(run, stage.name, section),
         say=run.say,

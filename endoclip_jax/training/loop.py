@@ -7,6 +7,7 @@ alone says where in the data to go on.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +23,18 @@ import optax
 from jax.sharding import Mesh
 
 from endoclip_jax.errors import UserError
-from endoclip_jax.training.checkpoints import Best, Checkpoints
+from endoclip_jax.training.checkpoints import Best, Checkpoints, newest_meta
 from endoclip_jax.training.metrics import MetricWriter, StepMetrics
 from endoclip_jax.training.progress import Progress
 from endoclip_jax.training.samples import SampleDigest
-from endoclip_jax.training.sharding import replicate, shard_batch
-from endoclip_jax.training.state import Loss, TrainState, make_update
+from endoclip_jax.training.sharding import (
+    distribute,
+    replicate,
+    replicated,
+    shard_batch,
+    shardings,
+)
+from endoclip_jax.training.state import Carried, Loss, TrainState, make_update
 from endoclip_jax.training.watchdog import Watchdog
 
 HostBatch = dict[str, np.ndarray]
@@ -121,21 +128,27 @@ def train(
 
     Raises:
       NonFiniteLoss: naming the step and the frames of the batch.
+      UserError: for a checkpoint of other data, another model or configuration, or one that cannot
+        be written.
     """
-    checkpoints = Checkpoints(folder, plan.best)
-    update = make_update(stage.loss, optimizer)
-    state = replicate(TrainState.create(params, optimizer), mesh)
-    restored = checkpoints.restore(state)
+    checkpoints = Checkpoints(folder, plan.best, say)
+    state = distribute(TrainState.create(params, optimizer), mesh)
+    everywhere = replicated(mesh)
+    layout = shardings(state, mesh), everywhere, everywhere
+    update = make_update(stage.loss, optimizer, layout)
+    running = replicate(StepMetrics.empty(), mesh)
+    _check_continues(newest_meta(folder), meta, folder)
+    restored = checkpoints.restore(Carried.of(state, running))
     start, seconds_before, samples = 0, 0.0, SampleDigest()
     if restored is not None:
-        state, saved = restored
+        carried, saved = restored
+        state, running = carried.state, carried.running
         start, seconds_before = saved["step"], saved["seconds"]
         samples = SampleDigest(saved["samples"])
         say(f"{stage.name}: resumes at step {start} of {plan.steps}")
     writes = jax.process_index() == 0
     writer = MetricWriter(folder, resume_step=start, writes=writes)
     progress = Progress(stage.name, start, plan.steps, shown=writes)
-    running = replicate(StepMetrics.empty(), mesh)
     validation_loss = jax.jit(stage.loss)
     losses = _FiniteLosses()
     began = time.monotonic()
@@ -169,7 +182,7 @@ def train(
                     raise NonFiniteLoss(_non_finite("a parameter", step, host_batch["frame"]))
                 checkpoints.save(
                     step,
-                    state,
+                    Carried.of(state, running),
                     {
                         **meta,
                         "step": step,
@@ -188,6 +201,18 @@ def train(
     watchdog.rest()
     progress.close()
     return Outcome(step, step == plan.steps, seconds_before + time.monotonic() - began)
+
+
+def _check_continues(
+    saved: Mapping[str, Any] | None, meta: Mapping[str, Any], folder: Path
+) -> None:
+    """Refuses to go on from a checkpoint of other data, another model or configuration."""
+    for key, value in json.loads(json.dumps(dict(meta))).items():
+        if saved is not None and saved.get(key) != value:
+            raise UserError(
+                f"the checkpoint of step {saved['step']} in {folder} has another `{key}` than this "
+                f"run ({saved.get(key)!r}, not {value!r}): give another --workdir"
+            )
 
 
 def _validate(stage: Stage, loss: Loss, params: Any, mesh: Mesh) -> dict[str, float]:

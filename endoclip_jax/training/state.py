@@ -30,14 +30,33 @@ class TrainState:
         return cls(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
 
+@flax.struct.dataclass
+class Carried(TrainState):
+    """What a checkpoint holds: the state, and the metrics since they were last written."""
+
+    running: Any
+
+    @classmethod
+    def of(cls, state: TrainState, running: StepMetrics) -> Carried:
+        return cls(state.step, state.params, state.opt_state, running)
+
+    @property
+    def state(self) -> TrainState:
+        return TrainState(self.step, self.params, self.opt_state)
+
+
 Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
 
 
-def make_update(loss: Loss, optimizer: optax.GradientTransformation) -> Update:
+def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any = None) -> Update:
     """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
 
-    State and metrics are donated. The loss is that of the global batch; over a batch sharded on
-    the mesh's `data` axis XLA inserts the collectives.
+    State and metrics are donated. The loss is that of the global batch; over a batch that is split
+    over devices XLA inserts the collectives.
+
+    Args:
+      layout: shardings of the three results. Left to XLA they could differ from those of the
+        arguments, and the second call would be compiled again.
     """
 
     def update(
@@ -54,4 +73,4 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation) -> Update:
         )
         return TrainState(state.step + 1, params, opt_state), running.merge(metrics), value
 
-    return jax.jit(update, donate_argnums=(0, 1))
+    return jax.jit(update, donate_argnums=(0, 1), out_shardings=layout)

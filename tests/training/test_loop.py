@@ -1,94 +1,24 @@
 """The loop on a small stage: resume, devices, non-finite losses, damaged metrics."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_stage import STEPS, Regression, final, run
 
+from endoclip_jax.errors import UserError
 from endoclip_jax.training import checkpoints
-from endoclip_jax.training.loop import NonFiniteLoss, Plan, train
+from endoclip_jax.training.loop import NonFiniteLoss
 from endoclip_jax.training.metrics import read_metrics
-from endoclip_jax.training.optimizer import Schedule, make_optimizer
-from endoclip_jax.training.sharding import data_mesh
-
-STEPS = 10
-
-
-class Positions:
-    """Batches of random vectors addressed by step; row counts need not divide the devices."""
-
-    steps_per_epoch = 5
-
-    def __init__(self, rows, bad_step=None):
-        self.rows, self.bad_step, self.seen = rows, bad_step, []
-
-    def iterate(self, start_step=0):
-        step = start_step
-        while True:
-            rng = np.random.default_rng(step)
-            x = rng.normal(size=(self.rows, 6)).astype(np.float32)
-            if step == self.bad_step:
-                x[0] = np.nan
-            frame = rng.integers(0, 1000, self.rows)
-            self.seen.append(frame.tolist())
-            yield {"x": x, "frame": frame, "valid": np.ones(self.rows, bool)}
-            step += 1
-
-
-class Regression:
-    """Masked mean of squares: a loss over the global batch, like the stages'."""
-
-    name = "regression"
-
-    def __init__(self, rows=6, bad_step=None, scores=()):
-        self.batches = Positions(rows, bad_step)
-        self.validation = None
-        self.scores = iter(scores)
-
-    def complete(self, batch):
-        return {"x": batch["x"], "valid": batch["valid"]}
-
-    def loss(self, params, batch):
-        out = batch["x"] @ params["clip"]["kernel"]
-        weight = batch["valid"].astype(jnp.float32)
-        loss = jnp.sum(weight[:, None] * (out - 1) ** 2) / jnp.sum(weight)
-        return loss, {"entropy": jnp.zeros(()), "excess": loss}
-
-    def validate(self, params):
-        return {"score": next(self.scores, float(jnp.abs(params["clip"]["kernel"]).sum()))}
-
-
-def run(folder, steps=STEPS, devices=1, stage=None, save_every=5):
-    stage = stage or Regression()
-    rng = np.random.default_rng(0)
-    params = {
-        "clip": {
-            "kernel": rng.normal(size=(6, 4)).astype(np.float32),
-            "logit_scale": np.float32(2.0),
-        }
-    }
-    outcome = train(
-        stage,
-        params,
-        make_optimizer(Schedule(STEPS, 2, 0.1), 0.2),
-        Plan(steps, 1, 5, save_every, checkpoints.Best("score", larger=False)),
-        mesh=data_mesh(jax.devices()[:devices]),
-        folder=folder,
-        meta={"stage": stage.name},
-        say=lambda _: None,
-    )
-    return outcome, stage
 
 
 def rows_of(folder, split):
     return [row for row in read_metrics(folder) if row["split"] == split]
-
-
-def final(folder, step=STEPS):
-    params, meta = checkpoints.load_params(folder, step)
-    return params["clip"]["kernel"], meta
 
 
 def test_resume_after_five_of_ten_steps_equals_ten(tmp_path):
@@ -118,10 +48,17 @@ def test_any_number_of_devices_trains_alike(tmp_path):
 
 
 def test_resumes_on_other_devices(tmp_path):
-    run(tmp_path / "one")
-    run(tmp_path / "moved", steps=5, devices=8)
-    run(tmp_path / "moved", devices=2)
-    np.testing.assert_allclose(final(tmp_path / "one")[0], final(tmp_path / "moved")[0], rtol=1e-5)
+    """The same sample ids, and the same losses over the next twenty steps."""
+    run(tmp_path / "one", steps=25, total=25)
+    run(tmp_path / "moved", steps=5, total=25, devices=1)
+    run(tmp_path / "moved", steps=15, total=25, devices=8)
+    run(tmp_path / "moved", steps=25, total=25, devices=2)
+    one, moved = (rows_of(tmp_path / name, "train") for name in ("one", "moved"))
+    assert len(one) == 25 and [row["samples"] for row in one] == [row["samples"] for row in moved]
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(
+            [row[name] for row in moved], [row[name] for row in one], rtol=1e-5
+        )
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):
@@ -162,3 +99,55 @@ def test_metrics_after_the_checkpoint_are_taken_out_on_resume(tmp_path):
     run(tmp_path)
     steps = [row["step"] for row in rows_of(tmp_path, "train")]
     assert steps == list(range(1, STEPS + 1))
+
+
+def test_sigterm_between_log_lines_changes_no_number(tmp_path):
+    """Stopped after five steps, logged every four: the sums since step four are carried on."""
+    run(tmp_path / "whole", log_every=4)
+    outcome, _ = run(
+        tmp_path / "broken", log_every=4, save_every=3, stage=Regression(stop=(4, signal.SIGTERM))
+    )
+    assert (outcome.step, outcome.finished) == (5, False)
+    run(tmp_path / "broken", log_every=4)
+    rows = [rows_of(tmp_path / name, "train") for name in ("whole", "broken")]
+    assert rows[0] == rows[1] and [row["step"] for row in rows[1]] == [4, 8, 10]
+    assert len({row["samples"] for row in rows[0]}) == 3
+    np.testing.assert_array_equal(final(tmp_path / "whole")[0], final(tmp_path / "broken")[0])
+
+
+KILLED = "import sys, signal; from pathlib import Path; from small_stage import Regression, run;"
+KILLED += "run(Path(sys.argv[1]), stage=Regression(stop=(int(sys.argv[2]), signal.SIGKILL)))"
+
+
+def test_kill_9_inside_the_second_epoch_changes_no_bit(tmp_path):
+    """Killed right after step 5's checkpoint was begun, and again later; the third run ends.
+
+    `tests/scripts/kill_training.py` does this at random to the whole pipeline.
+    """
+    run(tmp_path / "whole")
+    folder = tmp_path / "broken"
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    for step in (5, 8):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(folder), str(step)],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    run(folder)
+    left, right = (checkpoints.read_meta(tmp_path / name, STEPS) for name in ("whole", "broken"))
+    assert left["samples"] == right["samples"] and left["checksums"] == right["checksums"]
+    np.testing.assert_array_equal(final(tmp_path / "whole")[0], final(folder)[0])
+    assert rows_of(tmp_path / "whole", "train") == rows_of(folder, "train")
+    assert not [p for p in (folder / "checkpoints").iterdir() if not p.name.isdigit()]
+
+
+@pytest.mark.parametrize("key", ["data", "seed", "config"])
+def test_another_runs_checkpoint_is_refused_in_one_sentence(tmp_path, key):
+    meta = {"data": "one", "seed": 0, "config": {"learning_rate": 0.1}}
+    run(tmp_path, steps=5, meta=meta)
+    other = {"data": "two", "seed": 1, "config": {"learning_rate": 0.2}}
+    with pytest.raises(UserError, match=f"another `{key}`.*--workdir") as error:
+        run(tmp_path, meta={**meta, key: other[key]})
+    assert "\n" not in str(error.value)
+    assert checkpoints.saved_steps(tmp_path) == [5]

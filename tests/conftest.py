@@ -1,6 +1,9 @@
 """What holds for every test: eight fake CPU devices, parsed flags, shapes checked at boundaries."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -9,6 +12,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # As JAX's own tests: nearly all time here is compilation, and optimising takes most of that.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # scikit-learn beside another worker
+
+# What one worker or launched process has compiled, the others need not.
+if "ENDOCLIP_TEST_CACHE" not in os.environ:
+    os.environ["ENDOCLIP_TEST_CACHE"] = tempfile.mkdtemp(prefix="endoclip-compiled-")
+    atexit.register(shutil.rmtree, os.environ["ENDOCLIP_TEST_CACHE"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["ENDOCLIP_TEST_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import pytest
 from absl import flags
@@ -28,8 +39,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first, so that it does not run alone in the end."""
-    items.sort(key=lambda item: item.path.name != "test_launch.py")
+    """The longest files first, so that none runs alone in the end."""
+    longest = ["test_launch.py", "test_jobs.py", "test_parity.py", "test_launch_weights.py"]
+    items.sort(key=lambda i: longest.index(i.path.name) if i.path.name in longest else len(longest))
 
 
 TINY_COHORT = {"train": 40, "validation": 16, "test": 16}

@@ -13,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from endoclip_jax.data.transforms import normalize
 from endoclip_jax.models.clip import CLIP
 
+_TEXTS = 16  # in one call of the text tower
+
 
 @functools.lru_cache(maxsize=32)
 def _image_encoder(model: CLIP) -> Callable[[Any, Any], jax.Array]:
@@ -58,4 +60,11 @@ def embed_frames(
 
 def embed_texts(model: CLIP, params: Any, ids: np.ndarray) -> np.ndarray:
     """Unit text embeddings `[n, d]` in fp32 of token ids `[n, l]`."""
-    return np.asarray(_text_encoder(model)(params, ids))
+    encode = _text_encoder(model)
+    count, length = ids.shape
+    # Of one shape whatever comes, so that one program serves all; padding changes no feature.
+    rows = max(1, -(-count // _TEXTS)) * _TEXTS
+    padded = np.zeros((rows, model.config.text.context_length), np.int32)
+    padded[:count, :length] = ids
+    parts = [np.asarray(encode(params, part)) for part in np.split(padded, rows // _TEXTS)]
+    return np.concatenate(parts)[:count]

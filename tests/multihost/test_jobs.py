@@ -6,9 +6,8 @@ import signal
 import numpy as np
 import pytest
 from jobs import Job, run_job
-from numbers_of_runs import command_line, compare, small_arguments
+from numbers_of_runs import compare, small_arguments
 
-from endoclip_jax.pipeline import run
 from endoclip_jax.training.checkpoints import saved_steps
 
 TWO = {"processes": 2, "devices": 4}
@@ -28,25 +27,23 @@ def arguments_of(workdir, shards, **keys):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """The workdir of one process with eight devices: this one."""
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert run(*command_line(arguments_of(workdir, tiny_shards))) == 0
-    return workdir
+    """The workdir of one process with one device that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_job(arguments_of(folder / "run", tiny_shards), folder=folder)
+    return folder / "run"
 
 
-def test_two_processes_go_on_where_one_was_killed_while_scoring(
-    tiny_shards, undisturbed, cache, tmp_path
-):
-    """kill -9 between two chunks of scores; then 2 x 4 devices end like 1 x 8 without a break."""
+def test_two_processes_go_on_where_one_was_killed_while_scoring(tiny_shards, undisturbed, tmp_path):
+    """kill -9 between two chunks of scores; then 2 x 4 devices end like 1 x 1 without a break."""
     workdir = tmp_path / "run"
     arguments = arguments_of(workdir, tiny_shards, **{"scoring.chunk": 8})
     scores = workdir / "stage1_round1" / "scoring"
-    with Job(arguments, folder=tmp_path, cache=cache) as job:
+    with Job(arguments, folder=tmp_path) as job:
         job.wait_until(lambda: len(list(scores.rglob("*.npy"))) >= 3)
     assert list(scores.rglob("*.npy"))
     assert not (workdir / "stage1_round1" / "selection.npz").exists()
 
-    texts = run_job(arguments, folder=tmp_path, cache=cache, **TWO)
+    texts = run_job(arguments, folder=tmp_path, **TWO)
     assert "chunks are there already" in texts[0] and "is done" in texts[0]
     assert "stage" not in texts[1]  # the log is process 0's
     assert not scores.exists()
@@ -71,9 +68,9 @@ def steps_logged(workdir):
     return max((json.loads(line)["step"] for line in lines), default=0)
 
 
-def test_sigterm_to_one_process_saves_and_ends_all(tiny_shards, cache, tmp_path):
+def test_sigterm_to_one_process_saves_and_ends_all(tiny_shards, tmp_path):
     workdir = tmp_path / "run"
-    with Job(long_arguments(workdir, tiny_shards), folder=tmp_path, cache=cache, **TWO) as job:
+    with Job(long_arguments(workdir, tiny_shards), folder=tmp_path, **TWO) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGTERM)
         assert job.wait() == [0, 0], job.shown()
@@ -82,10 +79,10 @@ def test_sigterm_to_one_process_saves_and_ends_all(tiny_shards, cache, tmp_path)
     assert step == steps_logged(workdir) and f"stopped at step {step} of" in job.text(0)
 
 
-def test_a_process_that_hangs_ends_the_job_and_the_step_is_named(tiny_shards, cache, tmp_path):
+def test_a_process_that_hangs_ends_the_job_and_the_step_is_named(tiny_shards, tmp_path):
     workdir = tmp_path / "run"
     arguments = long_arguments(workdir, tiny_shards, **{"distributed.step_limit_s": 10})
-    with Job(arguments, folder=tmp_path, cache=cache, **TWO) as job:
+    with Job(arguments, folder=tmp_path, **TWO) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGSTOP)
         assert job.processes[0].wait(100) == 10, job.shown()

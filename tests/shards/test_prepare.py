@@ -333,16 +333,21 @@ def test_a_file_that_cannot_grow_stops_the_launcher_and_the_next_run_goes_on(rec
     for k in range(3):  # the second shard is too large, the first is not
         noise = np.random.default_rng(k).integers(60, 255, (256, 256, 3), dtype=np.uint8)
         (folder / "exam-4" / f"secret-{k}.jpg").write_bytes(simplejpeg.encode_jpeg(noise, 90))
-    line = [
-        sys.executable, str(ROOT / "launch" / "prepare.py"), f"--records={folder}", f"--out={out}",
-        "--workers=1", "--records_per_shard=3", "--splits=1,0,0",
+    script = str(ROOT / "launch" / "prepare.py")
+    flags = [
+        f"--records={folder}", f"--out={out}", "--workers=1", "--records_per_shard=3",
+        "--splits=1,0,0",
     ]  # fmt: skip
+    limited = (
+        "import resource, runpy, sys; limit = int(sys.argv.pop(1)); sys.argv.pop(0);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit));"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
 
     def run(limit=resource.RLIM_INFINITY):
         return subprocess.run(
-            line, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-            check=False,
+            [sys.executable, "-c", limited, str(limit), script, *flags],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
 
     stopped = run(60_000)

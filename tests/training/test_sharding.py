@@ -90,11 +90,8 @@ def is_adam(node):
 @pytest.mark.parametrize(
     "case, sizes, streaming",
     [
-        (Case("stage1", "onehot"), "fsdp", False),
         (Case("stage1", "onehot"), "all", False),
         (Case("stage2", "power(4)"), "fsdp", True),
-        (Case("stage2", "power(4)"), "all", False),
-        (Case("stage3", "l1"), "fsdp", False),
         (Case("stage3", "l1"), "all", True),
     ],
     ids=lambda value: value.label if isinstance(value, Case) else str(value),

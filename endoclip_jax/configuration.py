@@ -28,7 +28,6 @@ _CHOICES = {
     "stage3.target": ("morphology", "onehot"),
     "stage3.attention": ("literal", "pairwise", "none"),
     "attributes.include_location": (False,),
-    "distributed.cluster": ("auto", "none", "explicit", "slurm", "kubernetes", "tpu", "mpi"),
 }
 # Of no influence on what was trained: sections, and single keys.
 _FREE_TO_CHANGE = (

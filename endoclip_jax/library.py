@@ -83,11 +83,6 @@ class Model:
         self._clip = CLIP(weights.config)
         self._tokenizer = load_tokenizer()
 
-    @property
-    def has_cross_attention(self) -> bool:
-        """Whether stage 3 trained value matrices that scores go through."""
-        return self.weights.cross is not None
-
     def embed_images(self, images: Sequence[Picture]) -> Float[np.ndarray, "n d"]:
         """Embeddings of image files, or of uint8 RGB arrays [h, w, 3].
 

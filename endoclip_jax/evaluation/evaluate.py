@@ -6,7 +6,7 @@ Detection: does a frame show a polyp? Malignancy: is a polyp non-neoplastic, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,9 +177,3 @@ def headline(rows: Sequence[Row], model: str, task: str, metric: str) -> float |
         if (row.model, row.task, row.metric, row.setting) == (model, task, metric, ZERO_SHOT):
             return row.value
     return None
-
-
-def scores_by_frame(result: TaskResult, model: str) -> Mapping[int, float]:
-    """Headline score of each frame id."""
-    assert result.truth is not None
-    return dict(zip(result.truth.frames.tolist(), result.scores[model].tolist(), strict=True))

@@ -217,8 +217,8 @@ def run_seconds(run: Run) -> dict[str, float]:
     """Seconds of each phase, those of earlier calls read off their checkpoints."""
     seconds = {"data": run.seconds.get("data", 0.0)}
     for folder in (name for folders in FOLDERS_OF.values() for name in folders):
-        step = checkpoints.saved_steps(run.folder(folder))[-1]
-        seconds[folder] = float(checkpoints.read_meta(run.folder(folder), step)["seconds"])
+        meta = checkpoints.newest_meta(run.folder(folder))
+        seconds[folder] = float(meta["seconds"]) if meta else 0.0
         scoring = f"{folder} scoring"
         if scoring in run.seconds:
             seconds[scoring] = run.seconds[scoring]

@@ -183,9 +183,19 @@ def initial_params(run: Run) -> dict[str, Any]:
 
 
 def params_of(run: Run, name: str) -> dict[str, Any]:
-    """The parameters a finished stage hands on: those of its best checkpoint."""
-    params, _ = checkpoints.load_params(run.folder(name), best_step(run, name))
-    return params
+    """The parameters a finished stage hands on: those of its best checkpoint.
+
+    Raises:
+      UserError: for a damaged one, with what to do.
+    """
+    try:
+        return checkpoints.load_params(run.folder(name), best_step(run, name))[0]
+    except checkpoints.Damaged as damage:
+        folder = run.folder(name) / "checkpoints" / str(damage.step)
+        raise UserError(
+            f"{damage}: move {folder} away and run the same command again, which goes on from the "
+            "checkpoint before it"
+        ) from None
 
 
 def best_step(run: Run, name: str) -> int:

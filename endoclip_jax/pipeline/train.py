@@ -82,7 +82,11 @@ def _selected(run: Run, round_number: int, params: Mapping[str, Any]) -> Selecti
     processes.first(keep)
     run.seconds[f"{name} scoring"] = time.monotonic() - began
     kept = int(np.sum(selection.kept))
-    run.say(f"{name}: kept {kept} of {len(selection.kept)} frames of the positive patients")
+    lost = selection.meta["unreadable_frames"]
+    run.say(
+        f"{name}: kept {kept} of {len(selection.kept)} frames of the positive patients"
+        + (f"; {lost} more cannot be decoded" if lost else "")
+    )
     return selection
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int64
 
 from endoclip_jax.data.loaders import scoring_batches
 from endoclip_jax.data.prompts import BACKGROUND, POLYPS
-from endoclip_jax.errors import Stopped
+from endoclip_jax.errors import Stopped, UserError
 from endoclip_jax.stages.embedding import embed_frames, embed_texts
 from endoclip_jax.stages.stage import Setting
 
@@ -42,6 +42,7 @@ def score_frames(
     own = frames[setting.process_index * share :][:share]
     scores = np.full(share, np.nan, np.float32)
     scores[: len(own)] = _scores(setting, _on_this_host(clip_params), own, share)
+    setting.rest()
     if setting.process_count > 1:
         scores = multihost_utils.process_allgather(scores, tiled=True)
     return _readable(scores[: len(frames)], frames)
@@ -82,10 +83,11 @@ def score_in_chunks(
             number = int(mine[0])
             _save(paths[number], _scores(setting, params, pieces[number], chunk))
         done += min(setting.process_count, len(missing) - round_start)
-    if setting.process_count > 1:
-        multihost_utils.sync_global_devices(f"scored {folder.name}")
-    setting.rest()
-    return _readable(np.concatenate([_load(path) for path in paths]), frames)
+    setting.rest()  # the others may have a whole chunk to go
+    _meet(setting, f"scored {folder.name}")
+    scores = np.concatenate([_load(path) for path in paths])
+    _meet(setting, f"read {folder.name}")  # only then may somebody clear the folder
+    return _readable(scores, frames)
 
 
 def _scores(setting: Setting, params: Any, frames: np.ndarray, most: int) -> np.ndarray:
@@ -95,8 +97,14 @@ def _scores(setting: Setting, params: Any, frames: np.ndarray, most: int) -> np.
     size = max(1, min(_BATCH, most))
     batches = scoring_batches(setting.index, frames, batch=size, image_size=setting.image_size)
     features, scored = embed_frames(setting.model, params, _watched(setting, batches))
-    scores = np.full(len(frames), np.nan, np.float32)
-    scores[np.isin(frames, scored)] = features @ (polyps - background)
+    computed = features @ (polyps - background)
+    if not np.isfinite(computed).all():
+        raise UserError(
+            "the model gives scores that are no numbers: it has diverged; train it again with a "
+            "smaller learning rate"
+        )
+    scores = np.full(len(frames), np.nan, np.float32)  # of those that cannot be decoded
+    scores[np.isin(frames, scored)] = computed
     return scores
 
 
@@ -104,6 +112,11 @@ def _watched(setting: Setting, batches: Any) -> Iterator[Any]:
     for number, batch in enumerate(batches, start=1):
         setting.step(f"scoring, batch {number} of {len(batches)}")
         yield batch
+
+
+def _meet(setting: Setting, where: str) -> None:
+    if setting.process_count > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def _readable(scores: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

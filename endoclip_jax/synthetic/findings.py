@@ -80,11 +80,6 @@ class Finding:
     """Secondary features the report denies."""
     treatment: tuple[str, ...] = ()
 
-    @property
-    def says_nothing(self) -> bool:
-        said = (self.size_mm, self.size_word, self.form, self.lst, self.micro, self.surface)
-        return not any((*said, self.colour, self.margin, self.secondary))
-
 
 @dataclass(frozen=True)
 class Passage:

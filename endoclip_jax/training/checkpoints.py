@@ -124,6 +124,7 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             ).state
         except Exception as error:
+            _unless_others_are_lost(error)
             raise UserError(
                 f"the checkpoint of step {step} in {self.folder} cannot be restored as this run's "
                 f"state ({_reason(error)}): give another --workdir"
@@ -145,11 +146,18 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            _unless_others_are_lost(error)
             whole = ", ".join(map(str, saved_steps(self.folder.parent))) or "none yet"
             raise UserError(
                 f"a checkpoint could not be written to {self.folder} ({_reason(error)}); those "
                 f"there are whole (steps: {whole}): make room and run the same command again"
             ) from error
+
+
+def _unless_others_are_lost(error: Exception) -> None:
+    """Raises what JAX says of a barrier that another process never reached: no file is at fault."""
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+        raise error
 
 
 def _reason(error: BaseException) -> str:
@@ -309,6 +317,7 @@ def _read_state(
     try:
         state = _read_arrays(stage_folder, step, only)
     except Exception as error:  # Orbax, TensorStore and JSON have no exception in common
+        _unless_others_are_lost(error)
         raise Damaged(stage_folder, step, _reason(error)) from error
     recorded = {
         name: value

@@ -174,7 +174,9 @@ def train(
                 progress.show(step, values)
             validated: dict[str, float] = {}
             if step % plan.validate_every == 0 or last:
+                watchdog.rest()  # what comes may compile
                 validated = _validate(stage, validation_loss, state.params, mesh)
+                watchdog.step(f"{stage.name}, after the validation at step {step}")
                 writer.write(step, "validation", validated)
             if validated or step % plan.save_every == 0 or last or stopping:
                 losses.settle()

@@ -26,6 +26,8 @@ from endoclip_jax.errors import (
 )
 from endoclip_jax.training.watchdog import Watchdog, after
 
+CLUSTERS = ("auto", "none", "explicit", "slurm", "kubernetes", "tpu", "mpi")
+
 _WAIT_MS = 7 * 24 * 3600 * 1000  # for what process 0 does alone: a lost process ends it sooner
 _LEAVE_MS = 5000  # a process that fails gives the others so long to say the same
 _SHUTDOWN_S = 30
@@ -46,6 +48,10 @@ def placement(
       UserError: for settings that do not belong together, or a cluster that is not there.
     """
     cluster = settings["cluster"]
+    if cluster not in CLUSTERS:
+        raise UserError(
+            f"config.distributed.cluster={cluster!r} is not one of {', '.join(CLUSTERS)}"
+        )
     given = {
         "coordinator": settings["coordinator"],
         "num_processes": settings["num_processes"] or None,

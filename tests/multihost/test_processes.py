@@ -33,6 +33,11 @@ def test_alone_when_nothing_says_otherwise():
     assert placement(settings(cluster="none"), SLURM) is None
 
 
+def test_an_unknown_cluster_is_refused_by_name():
+    with pytest.raises(UserError, match="'slrum' is not one of auto, none, explicit, slurm"):
+        placement(settings(cluster="slrum"), {})
+
+
 def test_explicit_settings_come_before_the_environment():
     given = settings(coordinator="node1:1234", num_processes=2, process_id=0)
     assert placement(given, SLURM | INDEXED_JOB) == {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from endoclip_jax.data.tokenizer import load_tokenizer
-from endoclip_jax.errors import Stopped
+from endoclip_jax.errors import Stopped, UserError
 from endoclip_jax.models.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, initial_params
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.scoring import score_frames, score_in_chunks
@@ -35,3 +35,8 @@ def test_a_pass_that_was_stopped_goes_on_with_what_is_missing(tiny_shards, tmp_p
     # of another checkpoint nothing is taken
     score_in_chunks(setting, params, frames, **options | {"checkpoint": "stage1_round1/8"})
     assert len(said) == 1 and len(list(tmp_path.rglob("*.npy"))) == 6
+    # NaN stands for frames that cannot be decoded; a model that has diverged is no such frame
+    broken = {"kernel": np.full_like(params["vision"]["projection"]["kernel"], np.nan)}
+    diverged = {**params, "vision": {**params["vision"], "projection": broken}}
+    with pytest.raises(UserError, match="diverged"):
+        score_frames(setting, diverged, frames)

@@ -11,10 +11,17 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from small_stage import final, run
 
+from configs import base
+from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.errors import UserError
+from endoclip_jax.models.clip import CLIP, VIT_B32
+from endoclip_jax.pipeline.run import Run, best_step, params_of
+from endoclip_jax.shards.index import Index
+from endoclip_jax.stages.stage import Setting
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.integrity import checksums, difference, host_checksums
 from endoclip_jax.training.sharding import data_mesh
+from endoclip_jax.training.stopping import StopRequest
 
 WIDTH = 512  # so that arrays lie in files of their own
 
@@ -25,6 +32,21 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run(folder, width=WIDTH)
     return folder
+
+
+def test_a_finished_stage_that_is_damaged_names_the_remedy(trained, tiny_shards, tmp_path):
+    folder = tmp_path / "stage2"
+    shutil.copytree(trained, folder)
+    (tmp_path / "away").mkdir()
+    setting = Setting(Index.open(tiny_shards), CLIP(VIT_B32), load_tokenizer(), seed=0)
+    own = Run(base.get_config(), tmp_path, setting, stop=StopRequest())
+    step = best_step(own, "stage2")
+    truncate(data_files(folder, step)[0])
+    with pytest.raises(UserError, match=r"is damaged .*: move .* away and run the same") as error:
+        params_of(own, "stage2")
+    assert str(folder / "checkpoints" / str(step)) in str(error.value)
+    shutil.move(folder / "checkpoints" / str(step), tmp_path / "away")
+    assert params_of(own, "stage2")["clip"]["kernel"].shape == (6, WIDTH)
 
 
 def data_files(folder, step):

@@ -41,7 +41,8 @@ def test_a_finished_stage_that_is_damaged_names_the_remedy(trained, tiny_shards,
     setting = Setting(Index.open(tiny_shards), CLIP(VIT_B32), load_tokenizer(), seed=0)
     own = Run(base.get_config(), tmp_path, setting, stop=StopRequest())
     step = best_step(own, "stage2")
-    truncate(data_files(folder, step)[0])
+    for path in data_files(folder, step):
+        truncate(path)
     with pytest.raises(UserError, match=r"is damaged .*: move .* away and run the same") as error:
         params_of(own, "stage2")
     assert str(folder / "checkpoints" / str(step)) in str(error.value)

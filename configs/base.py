@@ -78,7 +78,7 @@ def get_config() -> ConfigDict:
     config.stage1 = _stage(
         rho=0.21,  # share of frames that show a polyp, in positive patients (e)
         selection="per_patient",  # or pooled, pooled_floor1
-        target="onehot",  # or multi_positive: the same here (d)
+        target="onehot",  # or multi_positive, the same loss here: recorded, and no more (d)
         freeze_text=False,  # (q)
         logit_scale_init="keep",  # CLIP's checkpoint knows it; log(1/0.07) without one (a)
         best_metric="patient_auroc",

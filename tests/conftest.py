@@ -40,7 +40,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that none runs alone in the end."""
-    longest = ["test_launch.py", "test_jobs.py", "test_parity.py", "test_launch_weights.py"]
+    names = "launch jobs launch_weights sharding parity unification tower_parity loop remat"
+    longest = [f"test_{name}.py" for name in names.split()]
     items.sort(key=lambda i: longest.index(i.path.name) if i.path.name in longest else len(longest))
 
 

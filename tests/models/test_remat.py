@@ -37,16 +37,12 @@ def value_and_gradient(remat, params):
 def test_remat_keeps_parameters_values_and_gradients():
     params = initial_params(CLIP(CONFIG), 0)
     value, gradient = value_and_gradient("none", params)
-    for remat in ("dots", "full"):
-        assert jax.tree.structure(initial_params(CLIP(CONFIG, remat=remat), 0)) == (
-            jax.tree.structure(params)
-        )
-        other, other_gradient = value_and_gradient(remat, params)
-        np.testing.assert_allclose(other, value, rtol=1e-6)
-        for got, wanted in zip(
-            jax.tree.leaves(other_gradient), jax.tree.leaves(gradient), strict=True
-        ):
-            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    other = initial_params(CLIP(CONFIG, remat="full"), 0)
+    assert jax.tree.structure(other) == jax.tree.structure(params)
+    other_value, other_gradient = value_and_gradient("full", params)
+    np.testing.assert_allclose(other_value, value, rtol=1e-6)
+    for got, wanted in zip(jax.tree.leaves(other_gradient), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_less_is_kept_for_the_backward_pass():

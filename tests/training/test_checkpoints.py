@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_finished_stage_that_is_damaged_names_the_remedy(trained, tiny_shards, tmp_path):
     folder = tmp_path / "stage2"
     shutil.copytree(trained, folder)

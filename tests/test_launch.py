@@ -140,28 +140,6 @@ def test_evaluate_scores_a_labelled_folder(run, tiny_cohort, tmp_path):
     assert {row["task"] for row in rows} == {"malignancy"}
 
 
-def test_demonstration_makes_what_stage3_needs(tmp_path):
-    """`--config=configs/stage3.py` on a bare workdir, with a cohort small enough for a test."""
-    sizes = {"train": 30, "validation": 6, "test": 4, "frames": 6, "polyps": 5, "side": 48}
-    done = launch(
-        "main.py",
-        "--config=configs/stage3.py",
-        f"--workdir={tmp_path / 'run'}",
-        *[f"--config.cohort.{key}={value}" for key, value in sizes.items()],
-        *TINY,
-        "--config.stage1.global_batch=8",
-        "--config.loss.implementation=streaming",
-        "--config.stage1.accumulate=2",
-        "--config.stage2.accumulate=2",
-        cwd=tmp_path,
-    )
-    assert "DEMONSTRATION" in done.stdout and "--config.data.shards=DIR" in done.stdout
-    assert "stage3 is done" in done.stdout
-    for stage in ("stage2", "stage3"):
-        assert f"{stage}: streaming loss of 4 pairs on 1 device (predicted" in done.stdout
-    assert not (tmp_path / "run" / "clip").exists()
-
-
 def test_real_run_stops_where_an_earlier_stage_is_missing(tiny_shards, tmp_path):
     with pytest.raises(UserError, match=r"configs/stage1\.py"):
         launch_here(

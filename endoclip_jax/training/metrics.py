@@ -1,12 +1,13 @@
 """Metrics of training: CLU collections of (sum, count), written as JSON lines and events."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import flax.struct
 from clu import metrics as clu_metrics
-from tensorboardX import SummaryWriter
 
 
 @flax.struct.dataclass
@@ -43,7 +44,7 @@ class MetricWriter:
             kept = [line for line in path.read_text().splitlines() if _step(line) <= resume_step]
         path.write_text("".join(line + "\n" for line in kept))
         self._lines = path.open("a")
-        self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._events = _event_writer(folder, purge_step=resume_step + 1)
 
     def write(
         self, step: int, split: str, values: Mapping[str, float], samples: str | None = None
@@ -63,6 +64,20 @@ class MetricWriter:
         if self._writes:
             self._lines.close()
             self._events.close()
+
+
+def _event_writer(folder: Path, purge_step: int) -> Any:
+    """A writer of TensorBoard events, imported without the torch that it loads where it finds it.
+
+    Torch takes seconds and serves only what is not written here.
+    """
+    hidden = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden is None:
+            del sys.modules["torch"]
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def _step(line: str) -> int:

@@ -8,26 +8,14 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from tiny_model import TINY_KEYS
 
 from endoclip_jax.configuration import read_command_line
 from endoclip_jax.errors import UserError
 from endoclip_jax.pipeline import run as run_configuration
 
 ROOT = Path(__file__).parent.parent
-TINY_MODEL = [
-    f"--config.model.{key}={value}"
-    for key, value in {
-        "vision.image_size": 32,
-        "vision.patch_size": 16,
-        "vision.width": 32,
-        "vision.layers": 1,
-        "vision.heads": 1,
-        "text.width": 16,
-        "text.layers": 1,
-        "text.heads": 1,
-        "embed_dim": 16,
-    }.items()
-]
+TINY_MODEL = [f"--config.model.{key}={value}" for key, value in TINY_KEYS.items()]
 TINY_STAGES = [
     f"--config.{stage}.{key}={value}"
     for stage, batch in {"stage1": 16, "stage2": 4, "stage3": 4, "clip": 16}.items()

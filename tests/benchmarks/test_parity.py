@@ -10,29 +10,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_model import micro
 
 from endoclip_jax.benchmarks import parity
 from endoclip_jax.benchmarks.cases import Case, all_cases
 from endoclip_jax.benchmarks.command import run
-from endoclip_jax.benchmarks.material import SIZES, Material, Size
+from endoclip_jax.benchmarks.material import SIZES, Material
 from endoclip_jax.errors import UserError
-from endoclip_jax.models.clip import CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.shards.index import Index
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
-MICRO = Size(
-    CLIPConfig(
-        vision=VisionConfig(image_size=16, patch_size=8, width=16, layers=1, heads=2),
-        text=TextConfig(width=16, layers=1, heads=2),
-        embed_dim=8,
-    ),
-    batches=(6, 4, 3),
-    max_images=3,
-    max_texts=2,
-    learning_rate=1e-3,
-    examinations=24,
-)
+MICRO = micro(batches=(6, 4, 3), max_images=3, examinations=24)
 SHORT = [
     Case("stage1", "onehot"),
     Case("stage2", "softmax(0.1)"),

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from tiny_model import TINY_KEYS
+
 from endoclip_jax.configuration import claim_workdir, read_command_line, resolve
 from endoclip_jax.demonstration import demonstration_data
 from endoclip_jax.shards.index import Index
@@ -15,17 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("stage1_round1", "stage1_round2", "stage2", "stage3")
 BATCHES = {"stage1": 16, "stage2": 8, "stage3": 8}
 COHORT = {"train": 64, "validation": 12, "test": 4, "frames": 6, "polyps": 2, "side": 48}
-MODEL = {
-    "vision.image_size": 32,
-    "vision.patch_size": 16,
-    "vision.width": 32,
-    "vision.layers": 1,
-    "vision.heads": 1,
-    "text.width": 16,
-    "text.layers": 1,
-    "text.heads": 1,
-    "embed_dim": 16,
-}
 
 
 def small_data(folder, seed):
@@ -57,7 +48,7 @@ def demonstration_arguments(workdir, per_epoch, *, steps, seed=0):
 
 def small_arguments(goal, workdir, keys):
     """Of `launch/main.py` with the small model, and further keys."""
-    keys = {f"model.{key}": value for key, value in MODEL.items()} | keys
+    keys = {f"model.{key}": value for key, value in TINY_KEYS.items()} | keys
     keys |= {f"{stage}.warmup_epochs": 1 for stage in (*BATCHES, "clip")}
     keys |= {"log.every_steps": 1, "preset": "demo"}
     return [

@@ -27,6 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tiny_model import TINY_KEYS
+
 from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.synthetic.cohort import write_cohort
 from endoclip_jax.training import checkpoints
@@ -36,9 +40,7 @@ ROUNDS = ("stage1_round1", "stage1_round2")
 PATIENTS, BATCH, EPOCHS = 64, 8, 12
 STEPS_PER_EPOCH = PATIENTS // BATCH
 SMALL = {
-    "model.vision.image_size": 32, "model.vision.patch_size": 16, "model.vision.width": 32,
-    "model.vision.layers": 1, "model.vision.heads": 1, "model.text.width": 16,
-    "model.text.layers": 1, "model.text.heads": 1, "model.embed_dim": 16,
+    **{f"model.{key}": value for key, value in TINY_KEYS.items()},
     "stage1.global_batch": BATCH, "stage1.epochs": EPOCHS, "stage1.warmup_epochs": 2,
     "log.every_steps": 1, "log.save_epochs": 1, "log.validate_epochs": 4,
 }  # fmt: skip

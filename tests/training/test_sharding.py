@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from tiny_model import micro
 
 from endoclip_jax.benchmarks.cases import Case
-from endoclip_jax.benchmarks.material import Material, Size
+from endoclip_jax.benchmarks.material import Material
 from endoclip_jax.errors import UserError
-from endoclip_jax.models.clip import CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.objectives.streaming import streaming_loss
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.attunement import attunement
@@ -27,18 +27,7 @@ from endoclip_jax.training.sharding import (
 from endoclip_jax.training.state import TrainState, make_update
 
 STEPS = 3
-SIZE = Size(
-    CLIPConfig(
-        vision=VisionConfig(image_size=16, patch_size=8, width=16, layers=1, heads=2),
-        text=TextConfig(width=16, layers=1, heads=2),
-        embed_dim=8,
-    ),
-    batches=(16, 6, 4),  # six and four do not divide eight: padded
-    max_images=2,
-    max_texts=2,
-    learning_rate=1e-3,
-    examinations=0,
-)
+SIZE = micro(batches=(16, 6, 4), max_images=2)  # six and four do not divide eight: padded
 MESHES = {"fsdp": {"fsdp": 8}, "all": {"data": 2, "fsdp": 2, "model": 2}}
 
 

@@ -174,8 +174,8 @@ def train(
                 progress.show(step, values)
             validated: dict[str, float] = {}
             if step % plan.validate_every == 0 or last:
-                watchdog.rest()  # what comes may compile
-                validated = _validate(stage, validation_loss, state.params, mesh)
+                with watchdog.within(f"{stage.name}, validation at step {step}"):
+                    validated = _validate(stage, validation_loss, state.params, mesh, watchdog)
                 watchdog.step(f"{stage.name}, after the validation at step {step}")
                 writer.write(step, "validation", validated)
             if validated or step % plan.save_every == 0 or last or stopping:
@@ -217,20 +217,28 @@ def _check_continues(
             )
 
 
-def _validate(stage: Stage, loss: Loss, params: Any, mesh: Mesh) -> dict[str, float]:
-    """Means of the stage's loss and terms over held-out patients, and the stage's own measures."""
+def _validate(
+    stage: Stage, loss: Loss, params: Any, mesh: Mesh, watchdog: Watchdog
+) -> dict[str, float]:
+    """Means of the stage's loss and terms over held-out patients, and the stage's own measures.
+
+    The watchdog rests before and after: what comes first may compile.
+    """
+    watchdog.rest()
     values = dict(stage.validate(params))
     if stage.validation is None:
         return values
     totals: dict[str, list[float]] = {}
-    batches = stage.validation.iterate(0)
-    for _ in range(stage.validation.steps_per_epoch):
+    batches, number = stage.validation.iterate(0), stage.validation.steps_per_epoch
+    for place in range(number):
+        watchdog.step(f"batch {place + 1} of {number}")
         value, terms = loss(params, shard_batch(stage.complete(next(batches)), mesh))
         for name, term in {"loss": value, **terms}.items():
             totals.setdefault(name, []).append(float(term))
     close = getattr(batches, "close", None)
     if close is not None:
         close()
+    watchdog.rest()
     return values | {name: float(np.mean(terms)) for name, terms in totals.items()}
 
 

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from endoclip_jax.errors import STEP_TOO_LONG
 
@@ -53,13 +54,14 @@ class Watchdog:
           limit_s: seconds a step may take.
         """
         self.doing = "the start"
+        self._within = ""
         self._limit = limit_s
         self._resting = True
         self._guard: subprocess.Popen[bytes] | None = None
 
     def step(self, doing: str) -> None:
         """A step begins: the one before it has ended."""
-        self.doing = doing
+        self.doing = doing = f"{self._within}{doing}"
         if self._limit <= 0:
             return
         allowed = self._limit * (FIRST_STEP_FACTOR if self._resting else 1)
@@ -70,6 +72,15 @@ class Watchdog:
             f"(config.distributed.step_limit_s={self._limit:g}): the job ends here; look for a "
             "process that hangs, or raise the limit, and start it again",
         )
+
+    @contextmanager
+    def within(self, what: str) -> Iterator[None]:
+        """Steps that begin meanwhile are steps of `what`, and are called so."""
+        outer, self._within = self._within, f"{self._within}{what}, "
+        try:
+            yield
+        finally:
+            self._within = outer
 
     def rest(self) -> None:
         """No step runs until the next one begins."""

@@ -66,7 +66,7 @@ class Regression:
 
 def run(
     folder, steps=STEPS, devices=1, stage=None, save_every=5, log_every=1, width=4, total=STEPS,
-    meta=None, say=lambda _: None,
+    meta=None, say=lambda _: None, watchdog=None,
 ):  # fmt: skip
     stage = stage or Regression()
     rng = np.random.default_rng(0)
@@ -87,6 +87,7 @@ def run(
             meta={"stage": stage.name, **(meta or {})},
             say=say,
             stop=request.reached,
+            watchdog=watchdog,
         )
     return outcome, stage
 

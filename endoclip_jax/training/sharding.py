@@ -93,7 +93,7 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies a tree of host or device arrays to every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    return _lay_out(tree, jax.tree.map(lambda _: replicated(mesh), tree), mesh)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
@@ -114,7 +114,22 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 def distribute(tree: Any, mesh: Mesh) -> Any:
     """Lays a tree of host or device arrays out as `shardings` says."""
-    return jax.device_put(tree, shardings(tree, mesh))
+    return _lay_out(tree, shardings(tree, mesh), mesh)
+
+
+def _lay_out(tree: Any, layout: Any, mesh: Mesh) -> Any:
+    """Over several processes each lays its own part; all have to hold the same whole.
+
+    `jax.device_put` would send every array round to compare it first.
+    """
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, layout)
+
+    def own_part(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(own_part, tree, layout)
 
 
 def _spec(name: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:

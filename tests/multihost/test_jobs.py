@@ -1,16 +1,19 @@
 """Real jobs of two processes with four devices each, and what happens to them."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from jobs import Job, run_job
-from numbers_of_runs import compare, small_arguments
+from numbers_of_runs import COHORT, command_line, compare, small_arguments
 
+from endoclip_jax.pipeline import run as run_configuration
 from endoclip_jax.training.checkpoints import saved_steps
 
 TWO = {"processes": 2, "devices": 4}
+FSDP = {"mesh.fsdp": 2}  # of all jobs of two processes, so that they compile one program
 ROUNDS = ("stage1_round1", "stage1_round2")
 
 
@@ -25,25 +28,34 @@ def arguments_of(workdir, shards, **keys):
     return small_arguments("stage1", workdir, given | keys)
 
 
+def run_here(arguments):
+    """What a process of `launch/main.py` does, in this one, whose start is paid already."""
+    assert run_configuration(*command_line(arguments)) == 0
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tiny_shards, tmp_path_factory):
-    """The workdir of one process with one device that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run_job(arguments_of(folder / "run", tiny_shards), folder=folder)
-    return folder / "run"
+    """The workdir of one process, with eight devices, that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_here(arguments_of(workdir, tiny_shards))
+    return workdir
 
 
 def test_two_processes_go_on_where_one_was_killed_while_scoring(tiny_shards, undisturbed, tmp_path):
-    """kill -9 between two chunks of scores; then 2 x 4 devices end like 1 x 1 without a break."""
+    """kill -9 between two chunks of scores; then 2 x 4 devices end like 1 x 8 without a break.
+
+    Till then there was one device; from then on parameters are split over `fsdp`.
+    """
     workdir = tmp_path / "run"
     arguments = arguments_of(workdir, tiny_shards, **{"scoring.chunk": 8})
     scores = workdir / "stage1_round1" / "scoring"
     with Job(arguments, folder=tmp_path) as job:
-        job.wait_until(lambda: len(list(scores.rglob("*.npy"))) >= 3)
-    assert list(scores.rglob("*.npy"))
+        job.wait_until(lambda: len(list(scores.rglob("*.npz"))) >= 3)
+    assert list(scores.rglob("*.npz"))
     assert not (workdir / "stage1_round1" / "selection.npz").exists()
 
-    texts = run_job(arguments, folder=tmp_path, **TWO)
+    split = arguments_of(workdir, tiny_shards, **{"scoring.chunk": 8}, **FSDP)
+    texts = run_job(split, folder=tmp_path, **TWO)
     assert "chunks are there already" in texts[0] and "is done" in texts[0]
     assert "stage" not in texts[1]  # the log is process 0's
     assert not scores.exists()
@@ -54,6 +66,28 @@ def test_two_processes_go_on_where_one_was_killed_while_scoring(tiny_shards, und
         one, other = selection(undisturbed, number), selection(workdir, number)
         np.testing.assert_array_equal(one["frame"][one["kept"]], other["frame"][other["kept"]])
         np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)
+
+
+def test_a_selection_of_other_weights_is_said_and_made_again(
+    tiny_shards, undisturbed, tmp_path, capsys
+):
+    """Round 1's selection in round 2's place: of the same data, by other weights."""
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    for suffix in ("npz", "json"):
+        shutil.copy(
+            undisturbed / "stage1_round1" / f"selection.{suffix}", workdir / "stage1_round2"
+        )
+    run_here(arguments_of(workdir, tiny_shards))
+    shown = capsys.readouterr().out
+    assert "stage1_round2: the selection there was made with other weights" in shown
+    assert "stage1_round1: the selection" not in shown and "done already" not in shown
+    for name in ("selection.npz", "selection.json"):
+        wanted = (undisturbed / "stage1_round2" / name).read_bytes()
+        assert (workdir / "stage1_round2" / name).read_bytes() == wanted
+    assert saved_steps(workdir / "stage1_round2") == saved_steps(undisturbed / "stage1_round2")
+    run_here(arguments_of(workdir, tiny_shards))
+    assert "stage1: done already" in capsys.readouterr().out
 
 
 def long_arguments(workdir, shards, **keys):
@@ -68,26 +102,31 @@ def steps_logged(workdir):
     return max((json.loads(line)["step"] for line in lines), default=0)
 
 
-def test_sigterm_to_one_process_saves_and_ends_all(tiny_shards, tmp_path):
+def test_sigterm_to_one_process_saves_and_ends_all(tmp_path):
+    """In the demonstration, whose data process 0 alone draws."""
     workdir = tmp_path / "run"
-    with Job(long_arguments(workdir, tiny_shards), folder=tmp_path, **TWO) as job:
+    cohort = COHORT | {"train": 24, "validation": 4, "test": 2, "frames": 2, "polyps": 1}
+    keys = {f"cohort.{key}": value for key, value in cohort.items()} | FSDP
+    with Job(long_arguments(workdir, "", **keys), folder=tmp_path, **TWO) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGTERM)
         assert job.wait() == [0, 0], job.shown()
         assert "saved; run the same command again" in job.text(0)
     (step,) = saved_steps(workdir / "stage1_round1")
     assert step == steps_logged(workdir) and f"stopped at step {step} of" in job.text(0)
+    assert "DEMONSTRATION" in job.text(0) and "records: 30 in" in job.text(0)
+    assert "records" not in job.text(1)
 
 
 def test_a_process_that_hangs_ends_the_job_and_the_step_is_named(tiny_shards, tmp_path):
     workdir = tmp_path / "run"
-    arguments = long_arguments(workdir, tiny_shards, **{"distributed.step_limit_s": 10})
+    arguments = long_arguments(workdir, tiny_shards, **{"distributed.step_limit_s": 5}, **FSDP)
     with Job(arguments, folder=tmp_path, **TWO) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGSTOP)
         assert job.processes[0].wait(100) == 10, job.shown()
         last = job.text(0).splitlines()[-1]
-        assert "watchdog: stage1_round1, step" in last and "longer than 10 s" in last
+        assert "watchdog: stage1_round1, step" in last and "longer than 5 s" in last
 
 
 def test_processes_of_different_commands_do_not_start(tiny_shards, tmp_path):

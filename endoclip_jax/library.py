@@ -32,7 +32,7 @@ from endoclip_jax.evaluation.zero_shot import class_feature
 from endoclip_jax.models.clip import CLIP
 from endoclip_jax.models.cross_attention import CrossAttention
 from endoclip_jax.records.extraction import extract
-from endoclip_jax.stages.embedding import embed_frames, embed_texts
+from endoclip_jax.training.embedding import embed_frames, embed_texts
 
 Picture = str | Path | np.ndarray
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from endoclip_jax.benchmarks.cases import Case
+from endoclip_jax.data.prompts import SENTENCES
 from endoclip_jax.data.selection import Selection, keep_top
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.models.clip import (
@@ -25,7 +26,7 @@ from endoclip_jax.shards.index import Index
 from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.attunement import attunement
-from endoclip_jax.stages.cleansing import SENTENCES, cleansing
+from endoclip_jax.stages.cleansing import cleansing
 from endoclip_jax.stages.stage import PreparedStage, Setting
 from endoclip_jax.stages.unification import unification
 from endoclip_jax.synthetic.cohort import write_cohort

@@ -29,7 +29,7 @@ from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.data.transforms import eval_image
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP, LOGIT_SCALE_INIT, CLIPConfig, TextConfig, VisionConfig
-from endoclip_jax.stages.embedding import embed_frames, embed_texts
+from endoclip_jax.training.embedding import embed_frames, embed_texts
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-4  # of a cosine: rounding stays below 1e-6, another activation or eps gives 4e-3

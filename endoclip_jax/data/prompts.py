@@ -2,3 +2,4 @@
 
 POLYPS = "This is a colon with polyps."
 BACKGROUND = "This is a normal background."
+SENTENCES = (BACKGROUND, POLYPS)  # a patient's label is the row

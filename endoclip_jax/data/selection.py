@@ -74,7 +74,8 @@ def keep_top(
 class Selection:
     """Scored frames, row by row, and which of them were kept.
 
-    `meta` says what made them: `fingerprint` of the data set, `checkpoint`, `rho`, `rule`, `round`.
+    `meta` says what made them: `fingerprint` of the data set, `checkpoint`, its `weights`'
+    checksum, `rho`, `rule`, `round`.
     """
 
     patient: np.ndarray
@@ -141,6 +142,17 @@ class Selection:
     def exists(path: str | Path) -> bool:
         """Whether a whole selection lies at `path` (without suffix)."""
         return _with(path, ".npz").is_file() and _with(path, ".json").is_file()
+
+    @classmethod
+    def is_by(cls, weights: str, path: str | Path) -> bool:
+        """Whether a whole selection lies at `path` that weights of this checksum have scored."""
+        if not cls.exists(path):
+            return False
+        try:
+            meta = json.loads(_with(path, ".json").read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return bool(meta.get("weights") == weights)
 
     @classmethod
     def load(cls, path: str | Path, index: Index) -> Selection:

@@ -19,7 +19,7 @@ from endoclip_jax.evaluation.frame_sets import FrameSet, Truth, embed_set
 from endoclip_jax.evaluation.results import ZERO_SHOT, Row, few_shot_rows, scored_rows
 from endoclip_jax.evaluation.zero_shot import class_feature, detection_scores, malignancy_scores
 from endoclip_jax.models.clip import CLIP
-from endoclip_jax.stages.embedding import embed_texts
+from endoclip_jax.training.embedding import embed_texts
 
 BENIGN, MALIGNANT = (1,), (3, 4, 5)
 

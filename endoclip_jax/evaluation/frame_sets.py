@@ -14,7 +14,7 @@ from endoclip_jax.data.loaders import scoring_batches
 from endoclip_jax.models.clip import CLIP
 from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.shards.index import Index
-from endoclip_jax.stages.embedding import embed_frames
+from endoclip_jax.training.embedding import embed_frames
 
 _BATCH = 256
 

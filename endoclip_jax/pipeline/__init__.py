@@ -64,7 +64,8 @@ def run(config: ConfigDict, overridden: set[str]) -> int:
                 wanted = stage == config.goal or config.goal == "pipeline" or demonstration
                 if not wanted and not done:
                     raise UserError(
-                        f"{config.goal} starts from {stage}, which {workdir} does not have: run "
+                        f"{config.goal} starts from {stage}, which {workdir} does not have (or its "
+                        "selection is of other weights): run "
                         f"python launch/main.py --config=configs/{stage}.py "
                         f"--config.data.shards={config.data.shards} --workdir={workdir}"
                     )

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP
-from endoclip_jax.pipeline.run import FOLDERS_OF, cross_attention_of, mesh_of
+from endoclip_jax.pipeline.run import FOLDERS_OF, initial_cross, mesh_of
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import shardings
@@ -41,11 +41,7 @@ def state_bytes(config: ConfigDict, model: CLIP, stage: str, mesh: Mesh) -> tupl
         pixels, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 8), jnp.int32)
         params: dict[str, Any] = {"clip": model.init(key, pixels, ids)["params"]}
         if stage == "stage3":
-            unit, seen = jnp.ones((1, 1, config.model.embed_dim)), jnp.ones((1, 1), bool)
-            variables = cross_attention_of(config).init(
-                key, unit, seen, unit, seen, method="similarity"
-            )
-            params["cross"] = variables.get("params", {})
+            params["cross"] = initial_cross(config, key)
         return TrainState.create(params, optimizer)
 
     shapes = jax.eval_shape(state)

@@ -37,9 +37,9 @@ from endoclip_jax.pipeline.run import (
     initial_params,
     params_of,
 )
+from endoclip_jax.pipeline.scoring import score_frames
 from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.stages import cases
-from endoclip_jax.stages.scoring import score_frames
 from endoclip_jax.training import checkpoints, processes
 
 UNTRAINED = "untrained"

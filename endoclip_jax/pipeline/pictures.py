@@ -16,7 +16,7 @@ from endoclip_jax.evaluation.frame_selection import SelectionQuality
 from endoclip_jax.evaluation.report import BASELINE, OURS
 from endoclip_jax.pipeline.run import FOLDERS_OF, Run, cross_attention_of
 from endoclip_jax.stages import cases
-from endoclip_jax.stages.embedding import embed_frames, embed_texts
+from endoclip_jax.training.embedding import embed_frames, embed_texts
 from endoclip_jax.training.metrics import read_metrics
 
 HeldOut = Mapping[str, tuple[SelectionQuality, np.ndarray, np.ndarray, np.ndarray]]

@@ -25,12 +25,13 @@ from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.cross_attention import CrossAttention
 from endoclip_jax.shards.index import Index
+from endoclip_jax.stages.cleansing import round_name
 from endoclip_jax.stages.stage import Setting
 from endoclip_jax.training import checkpoints, processes
 from endoclip_jax.training.sharding import make_mesh
 from endoclip_jax.training.stopping import StopRequest
 
-ROUND_1, ROUND_2 = "stage1_round1", "stage1_round2"
+ROUND_1, ROUND_2 = round_name(1), round_name(2)
 FOLDERS_OF = {
     "stage1": (ROUND_1, ROUND_2),
     "stage2": ("stage2",),
@@ -60,7 +61,7 @@ class Run:
         return self.workdir / name
 
     def selection_path(self, round_number: int) -> Path:
-        return self.folder(f"stage1_round{round_number}") / "selection"
+        return self.folder(round_name(round_number)) / "selection"
 
     def mesh(self) -> Mesh:
         return mesh_of(self.config)
@@ -161,7 +162,17 @@ def is_done(run: Run, stage: str) -> bool:
                 f"{run.folder(name)} was trained on another data set than "
                 f"{run.setting.index.folder}: give another --workdir"
             )
-    return stage != "stage1" or all(Selection.exists(run.selection_path(r)) for r in (1, 2))
+    return stage != "stage1" or all(selection_fits(run, number) for number in (1, 2))
+
+
+def selection_fits(run: Run, round_number: int) -> bool:
+    """Whether the selection of a round is there and made with the weights that its folder holds.
+
+    By the files as this process sees them.
+    """
+    folder = run.folder(round_name(round_number))
+    weights = checkpoints.weights_checksum(folder, checkpoints.best_step(folder))
+    return Selection.is_by(weights, run.selection_path(round_number))
 
 
 def initial_params(run: Run) -> dict[str, Any]:
@@ -201,6 +212,14 @@ def params_of(run: Run, name: str) -> dict[str, Any]:
 def best_step(run: Run, name: str) -> int:
     """The step of a stage's best checkpoint, as process 0 sees the files."""
     return int(processes.first(lambda: checkpoints.best_step(run.folder(name))))
+
+
+def initial_cross(config: ConfigDict, key: jax.Array) -> dict[str, Any]:
+    """Parameters that stage 3's cross-attention starts from; none where its mode has none."""
+    unit, seen = jnp.ones((1, 1, config.model.embed_dim)), jnp.ones((1, 1), bool)
+    module = cross_attention_of(config)
+    variables = module.init(key, unit, seen, unit, seen, method="similarity")
+    return dict(variables.get("params", {}))
 
 
 def cross_attention_of(config: ConfigDict) -> CrossAttention:

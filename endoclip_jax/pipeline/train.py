@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 
 from endoclip_jax.data.selection import Selection
 from endoclip_jax.data.transforms import PREPROCESSING
-from endoclip_jax.errors import Stopped
+from endoclip_jax.errors import Stopped, UserError
 from endoclip_jax.pipeline.losses import contrastive_of
 from endoclip_jax.pipeline.run import (
     ROUND_1,
@@ -24,15 +24,18 @@ from endoclip_jax.pipeline.run import (
     Run,
     best_step,
     cross_attention_of,
+    initial_cross,
     initial_params,
     params_of,
+    selection_fits,
 )
+from endoclip_jax.pipeline.scoring import score_frames, score_in_chunks
 from endoclip_jax.stages.attunement import attunement
-from endoclip_jax.stages.cleansing import cleansing, select_frames
+from endoclip_jax.stages.cleansing import cleansing, round_name, select_frames
 from endoclip_jax.stages.joined import joined
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
-from endoclip_jax.training import checkpoints, processes
+from endoclip_jax.training import checkpoints, integrity, processes
 from endoclip_jax.training.accumulation import in_parts
 from endoclip_jax.training.loop import Plan, train
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
@@ -51,6 +54,7 @@ def run_stage1(run: Run) -> None:
             global_batch=settings.global_batch,
             temperature=run.config.loss.temperature,
             rho=settings.rho,
+            score=partial(score_frames, run.setting),
         )
         frozen = [("clip", "text")] if settings.freeze_text else []
         fit(run, stage, params, "stage1", frozen)
@@ -59,27 +63,32 @@ def run_stage1(run: Run) -> None:
 
 
 def _selected(run: Run, round_number: int, params: Mapping[str, Any]) -> Selection:
-    path = run.selection_path(round_number)
-    if processes.first(lambda: Selection.exists(path)):
+    path, name = run.selection_path(round_number), round_name(round_number)
+    if processes.first(partial(selection_fits, run, round_number)):
         return Selection.load(path, run.setting.index)
+    if processes.first(partial(Selection.exists, path)):
+        run.say(
+            f"{name}: the selection there was made with other weights than the checkpoint has: "
+            "all frames are scored again"
+        )
     began = time.monotonic()
-    name = f"stage1_round{round_number}"
-    selection = select_frames(
-        run.setting,
-        params["clip"],
-        rho=run.config.stage1.rho,
-        rule=run.config.stage1.selection,
-        round_number=round_number,
-        checkpoint=f"{name}/{best_step(run, name)}",
-        folder=run.folder(name) / "scoring",
-        chunk=run.config.scoring.chunk,
-    )
-
-    def keep() -> None:
-        selection.save(path)
-        shutil.rmtree(run.folder(name) / "scoring")
-
-    processes.first(keep)
+    step, folder = best_step(run, name), run.folder(name)
+    weights = checkpoints.weights_checksum(folder, step)
+    score = partial(
+        score_in_chunks, run.setting, params["clip"],
+        folder=folder / "scoring", chunk=run.config.scoring.chunk, weights=weights,
+    )  # fmt: skip
+    with processes.watchdog().within(name):
+        selection = select_frames(
+            run.setting,
+            score,
+            rho=run.config.stage1.rho,
+            rule=run.config.stage1.selection,
+            round_number=round_number,
+            checkpoint=f"{name}/{step}",
+            weights=weights,
+        )
+    processes.first(partial(_keep, selection, path, folder / "scoring"))
     run.seconds[f"{name} scoring"] = time.monotonic() - began
     kept = int(np.sum(selection.kept))
     lost = selection.meta["unreadable_frames"]
@@ -88,6 +97,22 @@ def _selected(run: Run, round_number: int, params: Mapping[str, Any]) -> Selecti
         + (f"; {lost} more cannot be decoded" if lost else "")
     )
     return selection
+
+
+def _keep(selection: Selection, path: Path, scoring: Path) -> None:
+    """Writes a selection and takes away the chunks of scores it was made from.
+
+    Raises:
+      UserError: if it cannot be written; the chunks stay.
+    """
+    try:
+        selection.save(path)
+    except OSError as error:
+        raise UserError(
+            f"the selection cannot be written to {path.parent} ({error.strerror or error}): make "
+            "room and run the same command again, which goes on with the scores that are there"
+        ) from error
+    shutil.rmtree(scoring)
 
 
 def run_stage2(run: Run) -> None:
@@ -111,12 +136,7 @@ def run_stage3(run: Run) -> None:
     settings = run.config.stage3
     cross_attention = cross_attention_of(run.config)
     params = params_of(run, "stage2")
-    unit = jnp.ones((1, 1, run.config.model.embed_dim))
-    seen = jnp.ones((1, 1), bool)
-    variables = cross_attention.init(
-        jax.random.key(run.config.seed), unit, seen, unit, seen, method="similarity"
-    )
-    params["cross"] = jax.device_get(variables.get("params", {}))
+    params["cross"] = jax.device_get(initial_cross(run.config, jax.random.key(run.config.seed)))
     stage = unification(
         run.setting,
         cross_attention,
@@ -176,16 +196,17 @@ def fit(
     per_epoch = stage.batches.steps_per_epoch
     steps = settings.epochs * per_epoch if steps is None else steps
     schedule = Schedule(steps, settings.warmup_epochs * per_epoch, settings.learning_rate)
-    processes.check_alike(
-        {
-            f"{stage.name}'s steps an epoch": per_epoch,
-            f"{stage.name}'s patients left out": stage.batches.left_out_per_epoch,
-            f"{stage.name}'s validation batches": (
-                stage.validation.steps_per_epoch if stage.validation else 0
-            ),
-            "devices": jax.local_device_count(),
-        }
-    )
+    facts: dict[str, Any] = {
+        f"{stage.name}'s steps an epoch": per_epoch,
+        f"{stage.name}'s patients left out": stage.batches.left_out_per_epoch,
+        f"{stage.name}'s validation batches": (
+            stage.validation.steps_per_epoch if stage.validation else 0
+        ),
+        "devices": jax.local_device_count(),
+    }
+    if jax.process_count() > 1:
+        facts[f"{stage.name}'s initial weights"] = integrity.joint(integrity.host_checksums(params))
+    processes.check_alike(facts)
     for note in stage.notes:
         run.say(f"{stage.name}: {note}")
     run.say(

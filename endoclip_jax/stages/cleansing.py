@@ -6,17 +6,17 @@ positives from the frames that round 1's scores kept, starting from round 1's we
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from endoclip_jax.data.prompts import SENTENCES
 from endoclip_jax.data.selection import Selection, keep_top
 from endoclip_jax.objectives.dense import two_sentence_loss
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages import cases
-from endoclip_jax.stages.scoring import SENTENCES, score_frames, score_in_chunks
 from endoclip_jax.stages.stage import (
     Batch,
     PreparedStage,
@@ -28,6 +28,13 @@ from endoclip_jax.stages.stage import (
 )
 from endoclip_jax.stages.temperature import log_scale
 
+Scored = tuple[np.ndarray, np.ndarray]  # scores, and the frame rows they belong to
+
+
+def round_name(number: int) -> str:
+    """What a round is called, as is its folder."""
+    return f"stage1_round{number}"
+
 
 def cleansing(
     setting: Setting,
@@ -37,12 +44,15 @@ def cleansing(
     global_batch: int,
     temperature: str | float,
     rho: float,
+    score: Callable[[Any, np.ndarray], Scored] | None = None,
 ) -> PreparedStage:
     """One round of stage 1.
 
     Args:
       selection: kept frames of the positives (round 2), or None: all frames (round 1).
       temperature, rho: as configured; `rho` is used to watch held-out patients.
+      score: by CLIP's parameters, those of some frame rows; without it held-out patients have a
+        loss and no more.
 
     One-hot (Eq. 2) and multi-positive targets are the same function here, in value and gradients,
     since the two sentences are encoded once for the whole batch.
@@ -84,13 +94,13 @@ def cleansing(
         )
 
     def validate(params: Any) -> dict[str, float]:
-        if validation is None:
+        if validation is None or score is None:
             return {}
-        scores, frames = score_frames(setting, params["clip"], _frames_of(index, held_out))
+        scores, frames = score(params["clip"], _frames_of(index, held_out))
         return {"patient_auroc": patient_auroc(index, scores, frames, rho)}
 
     return PreparedStage(
-        f"stage1_round{round_number}",
+        round_name(round_number),
         batches,
         validation,
         complete,
@@ -103,23 +113,19 @@ def cleansing(
 
 def select_frames(
     setting: Setting,
-    clip_params: Any,
+    score: Callable[[np.ndarray], Scored],
     *,
     rho: float,
     rule: str,
     round_number: int,
     checkpoint: str,
-    folder: Path,
-    chunk: int,
+    weights: str,
 ) -> Selection:
     """Scores every frame of the positive patients outside the test split and keeps the top ones.
 
     Args:
-      checkpoint: names the parameters, for the selection's meta.
-      folder, chunk: where scores of so many frames each wait for the rest.
-
-    Raises:
-      Stopped: when asked to stop; what was scored stays in `folder`.
+      score: scores of frame rows, by the parameters of the round.
+      checkpoint, weights: the name and the checksum of these parameters, for the meta.
     """
     index = setting.index
     splits = ["all"] if setting.train_split == "all" else [setting.train_split]
@@ -127,9 +133,7 @@ def select_frames(
         splits.append(setting.validation_split)
     rows = np.unique(np.concatenate([cases.training_rows(index, split) for split in splits]))
     frames = _frames_of(index, cases.positives(index, rows))
-    scores, scored = score_in_chunks(
-        setting, clip_params, frames, folder=folder, chunk=chunk, checkpoint=checkpoint
-    )
+    scores, scored = score(frames)
     records = np.asarray(index.frames["record"][scored], np.int64)
     return Selection.create(
         index,
@@ -141,6 +145,7 @@ def select_frames(
             "rule": rule,
             "round": round_number,
             "checkpoint": checkpoint,
+            "weights": weights,
             "unreadable_frames": int(len(frames) - len(scored)),
         },
     )

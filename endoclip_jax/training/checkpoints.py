@@ -26,7 +26,13 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from endoclip_jax.errors import UserError
-from endoclip_jax.training.integrity import checksums, difference, host_checksums, text_checksum
+from endoclip_jax.training.integrity import (
+    checksums,
+    difference,
+    host_checksums,
+    joint,
+    text_checksum,
+)
 
 _KEEP_LATEST = 2
 
@@ -281,23 +287,31 @@ def best_step(stage_folder: Path) -> int:
     return max(metas, key=rank)
 
 
-def resolve_checkpoint(path: Path, which: str = "best") -> tuple[Path, int]:
+def weights_checksum(stage_folder: Path, step: int) -> str:
+    """Of a checkpoint's parameters, as its meta recorded them.
+
+    Raises:
+      Damaged: if the meta is.
+    """
+    recorded = read_meta(stage_folder, step)["checksums"]
+    return joint({name: value for name, value in recorded.items() if name.startswith("params/")})
+
+
+def resolve_checkpoint(path: Path) -> tuple[Path, int]:
     """(stage folder, step) named by a stage folder, its `checkpoints`, or one STEP folder.
 
-    Args:
-      which: for a folder of several steps, `best` by validation or `newest`.
+    Of a folder of several steps it is the best by validation.
     """
     path = path.expanduser()
     if path.name.isdigit() and (path / "meta").is_dir():
         return path.parent.parent, int(path.name)
     folder = path.parent if path.name == "checkpoints" else path
-    steps = saved_steps(folder)
-    if not steps:
+    if not saved_steps(folder):
         raise UserError(
             f"no checkpoint at {path}: give a stage's folder such as runs/default/stage3, "
             "or one step in its checkpoints folder"
         )
-    return folder, best_step(folder) if which == "best" else steps[-1]
+    return folder, best_step(folder)
 
 
 def load_params(stage_folder: Path, step: int) -> tuple[Any, dict[str, Any]]:

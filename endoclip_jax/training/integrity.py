@@ -9,6 +9,8 @@ change of one element is always found, others but for one in 2**32.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +35,11 @@ def host_checksums(tree: Any) -> dict[str, int]:
     """The same numbers for NumPy arrays, without a device."""
     names, leaves = _named(tree)
     return {name: _host_checksum(leaf) for name, leaf in zip(names, leaves, strict=True)}
+
+
+def joint(sums: Mapping[str, int]) -> str:
+    """One number, in hexadecimal, for the checksums of a whole tree."""
+    return hashlib.sha256(json.dumps(dict(sums), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def text_checksum(text: str) -> int:

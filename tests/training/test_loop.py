@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_stage import STEPS, Regression, final, run
+from small_stage import STEPS, Positions, Regression, final, run
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.loop import NonFiniteLoss
 from endoclip_jax.training.metrics import read_metrics
+from endoclip_jax.training.watchdog import Watchdog
 
 
 def rows_of(folder, split):
@@ -86,9 +87,34 @@ def test_best_checkpoint_is_kept_and_found(tmp_path):
     assert checkpoints.saved_steps(tmp_path) == [10, 25, 30]
     assert checkpoints.best_step(tmp_path) == 10
     assert checkpoints.resolve_checkpoint(tmp_path) == (tmp_path, 10)
-    assert checkpoints.resolve_checkpoint(tmp_path, "newest") == (tmp_path, 30)
     step_folder = tmp_path / "checkpoints" / "25"
     assert checkpoints.resolve_checkpoint(step_folder) == (tmp_path, 25)
+
+
+def test_the_watchdog_hears_of_each_part_of_a_validation_by_name(tmp_path):
+    watchdog, stage, heard = Watchdog(0), Regression(), []
+    stage.validation = Positions(6)
+    as_before = stage.complete
+
+    def complete(batch):
+        heard.append(watchdog.doing)
+        return as_before(batch)
+
+    def validate(_):
+        watchdog.step("scoring, batch 1 of 1")
+        heard.append(watchdog.doing)
+        return {"score": 0.0}
+
+    stage.complete, stage.validate = complete, validate
+    run(tmp_path, steps=2, stage=stage, watchdog=watchdog)
+    during = "regression, validation at step 2"
+    assert heard == [
+        "regression, step 1 of 2",
+        "regression, step 2 of 2",
+        f"{during}, scoring, batch 1 of 1",
+        *(f"{during}, batch {number} of 5" for number in range(1, 6)),
+    ]
+    assert watchdog.doing == "regression, after the validation at step 2"
 
 
 def test_metrics_after_the_checkpoint_are_taken_out_on_resume(tmp_path):

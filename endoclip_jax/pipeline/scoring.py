@@ -6,9 +6,6 @@ the same scores, and chunks that one number of processes left behind serve anoth
 
 from __future__ import annotations
 
-import hashlib
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,14 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, Int64
 
 from endoclip_jax.data.loaders import scoring_batches
-from endoclip_jax.data.prompts import BACKGROUND, POLYPS
+from endoclip_jax.data.prompts import SENTENCES
 from endoclip_jax.errors import Stopped, UserError
-from endoclip_jax.stages.embedding import embed_frames, embed_texts
+from endoclip_jax.pipeline.chunks import Chunk, chunks_of
 from endoclip_jax.stages.stage import Setting
+from endoclip_jax.training import processes
+from endoclip_jax.training.embedding import embed_frames, embed_texts
 
-SENTENCES = (BACKGROUND, POLYPS)  # row 0 and row 1 of the text embeddings: the label is the row
 _BATCH = 256
-_PATIENCE = 60  # seconds
 
 
 def score_frames(
@@ -41,7 +38,7 @@ def score_frames(
     share = -(-len(frames) // setting.process_count)
     own = frames[setting.process_index * share :][:share]
     scores = np.full(share, np.nan, np.float32)
-    scores[: len(own)] = _scores(setting, _on_this_host(clip_params), own, share)
+    scores[: len(own)] = _scores(setting, _on_this_host(clip_params), own, share, "scoring")
     setting.rest()
     if setting.process_count > 1:
         scores = multihost_utils.process_allgather(scores, tiled=True)
@@ -55,48 +52,65 @@ def score_in_chunks(
     *,
     folder: Path,
     chunk: int,
-    checkpoint: str,
+    weights: str,
 ) -> tuple[Float32[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """As `score_frames`, leaving finished chunks of `chunk` frames in `folder` as it goes.
 
-    Chunks that are there already, of the same data, frames and checkpoint, are not scored again.
-    `folder` has to be the same for all processes (a shared file system).
+    Chunks that are there already, of the same data, frames and weights, are not scored again;
+    others are counted, said and replaced. `folder` has to be the same for all processes (a shared
+    file system).
+
+    Args:
+      weights: checksum of the parameters.
 
     Raises:
       Stopped: when asked to stop; the chunks stay.
+      UserError: if a chunk cannot be written.
     """
-    folder = folder / _digest(setting, frames, chunk, checkpoint)
-    pieces = np.split(frames, range(chunk, len(frames), chunk))
-    paths = [folder / f"{number:06d}.npy" for number in range(len(pieces))]
-    folder.mkdir(parents=True, exist_ok=True)
-    there = _of_first(np.asarray([path.exists() for path in paths], bool))
-    missing = np.flatnonzero(~there)
-    params = _on_this_host(clip_params) if missing.size else None
-    done = int(there.sum())
+    chunks = chunks_of(
+        frames, chunk, folder=folder, data=setting.index.fingerprint, weights=weights
+    )
+    # As process 0 sees it: the others may have looked a moment later.
+    missing, unfit = processes.first(lambda: _missing(chunks))
+    params = _on_this_host(clip_params) if missing else None
+    done = len(chunks) - len(missing)
     if done:
-        setting.say(f"scoring: {done} of {len(pieces)} chunks are there already")
-    for round_start in range(0, len(missing), setting.process_count):
+        setting.say(f"scoring: {done} of {len(chunks)} chunks are there already")
+    if unfit:
+        setting.say(
+            f"scoring: {unfit} of {len(chunks)} chunks are damaged, or of other weights, data or "
+            "frames, and are scored again"
+        )
+    for start in range(0, len(missing), setting.process_count):
         if setting.stop():
-            raise Stopped(f"scoring stopped after {done} of {len(pieces)} chunks")
-        mine = missing[round_start + setting.process_index :][:1]
-        if round_start + setting.process_index < len(missing):
-            number = int(mine[0])
-            _save(paths[number], _scores(setting, params, pieces[number], chunk))
-        done += min(setting.process_count, len(missing) - round_start)
+            raise Stopped(f"scoring stopped after {done} of {len(chunks)} chunks")
+        together = missing[start : start + setting.process_count]
+        for number in together[setting.process_index :][:1]:
+            own, doing = chunks[number], f"scoring chunk {number + 1} of {len(chunks)}"
+            own.write(_scores(setting, params, own.frames, chunk, doing))
+        done += len(together)
     setting.rest()  # the others may have a whole chunk to go
-    _meet(setting, f"scored {folder.name}")
-    scores = np.concatenate([_load(path) for path in paths])
-    _meet(setting, f"read {folder.name}")  # only then may somebody clear the folder
+    _meet(setting, f"scored by {weights}")
+    scores = np.concatenate([own.await_written() for own in chunks])
+    _meet(setting, f"read, scored by {weights}")  # only then may somebody clear the folder
     return _readable(scores, frames)
 
 
-def _scores(setting: Setting, params: Any, frames: np.ndarray, most: int) -> np.ndarray:
+def _missing(chunks: list[Chunk]) -> tuple[list[int], int]:
+    """Numbers of the chunks to score, and how many of these have a file of no use."""
+    missing = [number for number, chunk in enumerate(chunks) if chunk.read() is None]
+    return missing, sum(chunks[number].path.exists() for number in missing)
+
+
+def _scores(
+    setting: Setting, params: Any, frames: np.ndarray, most: int, doing: str
+) -> Float32[np.ndarray, " n"]:
     """A score for each of at most `most` frames; NaN for one that cannot be decoded."""
     ids, _ = setting.tokenizer(list(SENTENCES))
     background, polyps = embed_texts(setting.model, params, ids)
     size = max(1, min(_BATCH, most))
     batches = scoring_batches(setting.index, frames, batch=size, image_size=setting.image_size)
-    features, scored = embed_frames(setting.model, params, _watched(setting, batches))
+    features, scored = embed_frames(setting.model, params, _watched(setting, batches, doing))
     computed = features @ (polyps - background)
     if not np.isfinite(computed).all():
         raise UserError(
@@ -108,9 +122,9 @@ def _scores(setting: Setting, params: Any, frames: np.ndarray, most: int) -> np.
     return scores
 
 
-def _watched(setting: Setting, batches: Any) -> Iterator[Any]:
+def _watched(setting: Setting, batches: Any, doing: str) -> Iterator[Any]:
     for number, batch in enumerate(batches, start=1):
-        setting.step(f"scoring, batch {number} of {len(batches)}")
+        setting.step(f"{doing}, batch {number} of {len(batches)}")
         yield batch
 
 
@@ -135,31 +149,3 @@ def _on_this_host(params: Any) -> Any:
         ),
         params,
     )
-
-
-def _of_first(value: np.ndarray) -> np.ndarray:
-    """Process 0's value: the others may have looked a moment later."""
-    return np.asarray(multihost_utils.broadcast_one_to_all(value))
-
-
-def _digest(setting: Setting, frames: np.ndarray, chunk: int, checkpoint: str) -> str:
-    name = f"{setting.index.fingerprint}\x1f{chunk}\x1f{checkpoint}\x1f".encode()
-    return hashlib.sha256(name + np.ascontiguousarray(frames).tobytes()).hexdigest()[:16]
-
-
-def _save(path: Path, scores: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, scores)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _load(path: Path) -> np.ndarray:
-    """A chunk that is written; a network file system may show it to other hosts a moment late."""
-    for _ in range(_PATIENCE):
-        if path.exists():
-            break
-        time.sleep(1)
-    return np.load(path)

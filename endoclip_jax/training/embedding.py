@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from endoclip_jax.data.transforms import normalize
 from endoclip_jax.models.clip import CLIP
+from endoclip_jax.training.sharding import data_mesh, over_data, replicate, replicated
 
 _TEXTS = 16  # in one call of the text tower
 
@@ -42,15 +42,14 @@ def embed_frames(
         valid (padding, frames that cannot be decoded) are left out.
     """
     encode = _image_encoder(model)
-    mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
-    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-    params = jax.device_put(params, whole)
+    mesh = data_mesh(jax.local_devices())
+    params = replicate(params, mesh)
     features: list[np.ndarray] = []
     frames: list[np.ndarray] = []
     for batch in batches:
         keep = np.asarray(batch["valid"])
         divides = len(keep) % mesh.size == 0
-        image = jax.device_put(batch["image"], split if divides else whole)
+        image = jax.device_put(batch["image"], over_data(mesh) if divides else replicated(mesh))
         features.append(np.asarray(encode(params, image))[keep])
         frames.append(np.asarray(batch["frame"])[keep])
     if not features:

@@ -18,7 +18,7 @@ def test_each_way_to_save_memory_saves_some(tmp_path, monkeypatch, capsys):
     code = run(
         [
             "--suite=memory", "--size=tiny", "--batch=256", "--dtype=float32", "--accumulate=1,8",
-            "--remat=none", "--fsdp=1,8", "--devices=0", f"--out={tmp_path}",
+            "--remat=none", "--fsdp=8", "--devices=0", f"--out={tmp_path}",
         ]
     )  # fmt: skip
     assert code == 0
@@ -26,14 +26,15 @@ def test_each_way_to_save_memory_saves_some(tmp_path, monkeypatch, capsys):
     assert (results["size"], results["batch"], results["dtype"]) == ("tiny", 256, "float32")
     rows = {(r["devices"], r["fsdp"], r["accumulate"], r["remat"]): r for r in results["rows"]}
     whole, parts = rows[1, 1, 1, "none"], rows[1, 1, 8, "none"]
-    copied, shared = rows[8, 1, 1, "none"], rows[8, 8, 1, "none"]
-    assert len(rows) == 4
+    shared = rows[8, 8, 1, "none"]
+    assert len(rows) == 3
     assert parts["temporaries"] < whole["temporaries"] / 2
     params = {"clip": initial_params(CLIP(size.model), 0)}
     state = TrainState.create(params, make_optimizer(Schedule(100, 10, 5e-5), 0.2))
-    assert whole["state"] == copied["state"] == sum(x.nbytes for x in jax.tree.leaves(state))
-    assert shared["state"] < copied["state"] / 4
-    assert shared["arguments"] < copied["arguments"] - 0.9 * (copied["state"] - shared["state"])
+    assert whole["state"] == parts["state"] == sum(x.nbytes for x in jax.tree.leaves(state))
+    assert shared["state"] < whole["state"] / 4
+    # What XLA plans for agrees: its arguments are the state and a device's part of the batch.
+    assert 0 < shared["arguments"] - shared["state"] < (whole["arguments"] - whole["state"]) / 4
     shown = capsys.readouterr().out
     assert "| devices | fsdp | parts | remat |" in shown
-    assert shown.count("| none |") == 4 and "written to" in shown
+    assert shown.count("| none |") == 3 and "written to" in shown

@@ -105,7 +105,7 @@ def steps_logged(workdir):
 def test_sigterm_to_one_process_saves_and_ends_all(tmp_path):
     """In the demonstration, whose data process 0 alone draws."""
     workdir = tmp_path / "run"
-    cohort = COHORT | {"train": 24, "validation": 4, "test": 2, "frames": 2, "polyps": 1}
+    cohort = COHORT | {"train": 24, "validation": 4, "test": 2, "frames": 6, "polyps": 1}
     keys = {f"cohort.{key}": value for key, value in cohort.items()} | FSDP
     with Job(long_arguments(workdir, "", **keys), folder=tmp_path, **TWO) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)

@@ -117,6 +117,8 @@ def write_block(
                 part.rejects.append(reject_row(examination, salt, delivery))
             else:
                 reading = readings[row.number] if readings is not None else None
+                if reading and reading.answers:
+                    part.answers.append(_answers(examination, reading, salt))
                 framed, left_out = _add_examination(
                     part, examination, reading, offset, block.split, settings, salt
                 )
@@ -126,6 +128,11 @@ def write_block(
             digest.update(framed)
             offset += len(framed)
     save_part(parts / f"{block.name}.npz", part, offset, digest.hexdigest())
+
+
+def _answers(exam: Examination, reading: Reading, salt: bytes) -> dict[str, Any]:
+    files = [str(file.absolute()) for file in reading.answers]
+    return {"patient": hashed(salt, "patient", exam.patient_id), "files": files}
 
 
 def _add_examination(

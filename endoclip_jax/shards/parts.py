@@ -26,7 +26,8 @@ class Part:
     `private` and `rejects` hold raw names. `notes` has for each record its language and what was
     noticed on its frames: how many were `masked`, the ordinals that show `text`, and the
     `duplicates` as pairs of ordinals (frame, the earlier one it resembles). `answers` has for each
-    report that a model read, of a reject too, whose it is and the `files` that keep its answers.
+    report that a model read, of a reject too, whose it is and the `files` that keep its answers,
+    unless they are in the private folder.
     """
 
     tables: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in TABLES})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from endoclip_jax.errors import UserError
-from endoclip_jax.records.extraction.llm_cache import answers_folder, folder_of_answer
+from endoclip_jax.records.extraction.llm_cache import folder_of_answer
 from endoclip_jax.records.privacy import hashed
 from endoclip_jax.records.textfile import decoded_text
 from endoclip_jax.shards.example import decode_example
@@ -66,7 +66,7 @@ def remove_patients(out: str | Path, file: str | Path) -> Removal:
             delivery.rejects = _anonymous(delivery.rejects, gone)
         state.save()
         state.forget_answers()
-        for folder in sorted(lost - {answers_folder(state.private)}):
+        for folder in sorted(lost):
             print(
                 f"{folder}, where a model's answers about removed patients were kept, is not there "
                 "any more: delete them wherever it is now",

@@ -118,7 +118,7 @@ def write_block(
             else:
                 reading = readings[row.number] if readings is not None else None
                 if reading and reading.answers:
-                    part.answers.append(_answers(examination, reading, salt))
+                    part.answers += _answers_elsewhere(examination, reading, salt, parts.parent)
                 framed, left_out = _add_examination(
                     part, examination, reading, offset, block.split, settings, salt
                 )
@@ -130,9 +130,14 @@ def write_block(
     save_part(parts / f"{block.name}.npz", part, offset, digest.hexdigest())
 
 
-def _answers(exam: Examination, reading: Reading, salt: bytes) -> dict[str, Any]:
-    files = [str(file.absolute()) for file in reading.answers]
-    return {"patient": hashed(salt, "patient", exam.patient_id), "files": files}
+def _answers_elsewhere(
+    exam: Examination, reading: Reading, salt: bytes, private: Path
+) -> list[dict[str, Any]]:
+    """Whose the answers are that are not kept in the private folder, and their files."""
+    files = [file.absolute() for file in reading.answers]
+    elsewhere = [str(file) for file in files if not file.is_relative_to(private)]
+    patient = hashed(salt, "patient", exam.patient_id)
+    return [{"patient": patient, "files": elsewhere}] if elsewhere else []
 
 
 def _add_examination(

@@ -30,6 +30,7 @@ from PIL import Image
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import capped, decode_image, encoded, stored_image
 from endoclip_jax.records.manifest import Examination, read_records
+from endoclip_jax.shards.index import read_card
 from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.synthetic.cohort import write_cohort
 
@@ -123,8 +124,9 @@ def speed(
     }
 
 
-def memory(folder: Path, examinations: int, seed: int) -> dict[str, int]:
-    """Largest resident memory, in MB, of `launch/prepare.py` and of any of its workers."""
+def memory(folder: Path, examinations: int, seed: int) -> dict[str, Any]:
+    """Largest resident memory, in MB, of `launch/prepare.py` and of any of its workers, and the
+    data card's accounting: rows and frames that went in, were stored and were left out."""
     _cohort(folder, examinations, seed)
     launcher = Path(__file__).resolve().parents[2] / "launch" / "prepare.py"
     process = subprocess.Popen(
@@ -145,7 +147,12 @@ def memory(folder: Path, examinations: int, seed: int) -> dict[str, int]:
         time.sleep(0.2)
     if process.wait():
         raise UserError(f"launch/prepare.py ended with {process.returncode}")
-    return {"examinations": examinations, "main_mb": main, "largest_worker_mb": worker}
+    return {
+        "examinations": examinations,
+        "main_mb": main,
+        "largest_worker_mb": worker,
+        "accounting": read_card(folder / "out")["accounting"],
+    }
 
 
 def _peak(process: int) -> int:

@@ -17,7 +17,6 @@ readable candidate is a black image with `valid` False. Damaged frames are count
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +29,7 @@ from jaxtyping import Float, Int64
 from endoclip_jax.data.source import Faults, FrameReader, named_generator
 from endoclip_jax.data.transforms import eval_image, train_image
 from endoclip_jax.errors import UserError
+from endoclip_jax.shards.cores import cores
 from endoclip_jax.shards.index import Index
 
 Batch = dict[str, np.ndarray]
@@ -177,7 +177,7 @@ class Batches:
         Args:
           threads: decoding threads; by default the cores this process may use, at most 16.
         """
-        threads = threads or min(_MAX_THREADS, _usable_cores())
+        threads = threads or min(_MAX_THREADS, cores())
         ahead = max(threads, 2 * self._pieces_per_step)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         pieces = self._pieces[start_step * self._pieces_per_step :].to_iter_dataset(options)
@@ -440,12 +440,6 @@ def _share(global_batch: int, process_index: int, process_count: int, train: boo
     if not train:
         global_batch = -(-global_batch // process_count) * process_count
     return Share(global_batch, process_index, process_count)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _join(pieces: Sequence[Batch]) -> Batch:

@@ -7,14 +7,16 @@ picture leaves in its bounding box is blackened.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, Float64, Int, UInt8
 
 _PROFILE_SIDE = 96  # the field is sought at this resolution, at which strokes of text are thin
 _SURROUND = (10, 28)  # the surround's grey levels end between these
 _SURROUND_SHARE = 0.12  # ... at this share of the frame's brightness
+_BRIGHT = math.ceil(_SURROUND[1] / _SURROUND_SHARE)  # a frame as bright has the highest level
 _PART_OF_FIELD = 0.25  # a lumen may cut the field in parts; a part is this share of the largest
 _ONE_BLOCK = 0.75  # of the bounding box; a disc fills 0.785
 _SMALLEST_FIELD = 0.1  # of the frame's area; less is a dark frame, not a field
@@ -52,14 +54,14 @@ def find_field(pixels: UInt8[np.ndarray, "h w 3"]) -> Field:
     """The field of a frame, with its outline."""
     height, width = pixels.shape[:2]
     step = max(1, -(-max(height, width) // _PROFILE_SIDE))
-    red, green, blue = np.moveaxis(pixels[step // 2 :: step, step // 2 :: step], 2, 0)
-    brightness = np.maximum(np.maximum(red, green), blue)
+    sampled = pixels[step // 2 :: step, step // 2 :: step]
+    brightness = np.maximum(sampled[..., 0], sampled[..., 1])
+    np.maximum(brightness, sampled[..., 2], out=brightness)
     level = _surround_level(brightness)
-    field = _largest_parts(_opened(brightness > level))
+    field, rows, columns = _largest_parts(_opened(brightness > level))
     whole = Field((0, 0, height, width), level, None, None)
-    if not field.any():
+    if len(rows) == 0:
         return whole
-    rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
     top, bottom = _edges(int(rows[0]), int(rows[-1]), step, height)
     left, right = _edges(int(columns[0]), int(columns[-1]), step, width)
     if (bottom - top) * (right - left) < _SMALLEST_FIELD * height * width:
@@ -87,52 +89,80 @@ def cut_to_field(
     field = find_field(pixels)
     top, left, bottom, right = field.box
     cut = pixels[top:bottom, left:right]
-    beside = _beside(field)
-    threshold = field.level + _OVERLAY_CONTRAST
-    rows = pixels[top:bottom].reshape(bottom - top, -1)[:, 3 * left : 3 * right]
-    if not any(np.any((rows[:, samples] > threshold) & mask) for samples, mask in beside):
-        return cut, False
-    cut = cut.copy()
-    rows = cut.reshape(bottom - top, -1)
-    for samples, mask in beside:
-        rows[:, samples][mask] = 0
-    return cut, True
-
-
-def _beside(field: Field) -> list[tuple[slice, Bool[np.ndarray, "h n"]]]:
-    """The box left and right of the outline: a range of samples, three a pixel, of every pixel
-    row, and which of them lie outside. Empty if the outline leaves none out."""
     if field.left is None or field.right is None:
-        return []
-    width = field.box[3] - field.box[1]
-    starts = 3 * np.clip(np.ceil(field.left), 0, width).astype(np.int32)
-    stops = 3 * np.clip(np.floor(field.right) + 1, 0, width).astype(np.int32)
-    most, least = int(starts.max()), int(stops.min())
-    before, after = np.arange(most, dtype=np.int32), np.arange(least, 3 * width, dtype=np.int32)
-    return [
-        (samples, mask)
-        for samples, mask in (
-            (slice(0, most), before < starts[:, None]),
-            (slice(least, 3 * width), after >= stops[:, None]),
-        )
-        if mask.size
-    ]
+        return cut, False
+    width = right - left
+    starts = np.minimum(np.maximum(np.ceil(field.left), 0), width).astype(np.intp)
+    stops = np.minimum(np.maximum(np.floor(field.right) + 1, 0), width).astype(np.intp)
+    if _brightest_beside(pixels, field.box, starts, stops) <= field.level + _OVERLAY_CONTRAST:
+        return cut, False
+    return _blackened(cut, starts, stops), True
+
+
+def _brightest_beside(
+    pixels: UInt8[np.ndarray, "h w 3"], box: Box, starts: Int[np.ndarray, " n"],
+    stops: Int[np.ndarray, " n"],
+) -> int:  # fmt: skip
+    """The brightest sample of the box's columns left of starts[y] and from stops[y] on, on each of
+    its pixel rows y; 0 if there is none."""
+    top, left, bottom, right = box
+    row = 3 * pixels.shape[1]
+    samples = np.ascontiguousarray(pixels[top:bottom]).reshape(-1)
+    samples = samples[: len(samples) - row + 3 * right]
+    bounds = np.empty((bottom - top, 4), np.intp)  # of a row: box, field, field's end, box's end
+    bounds[:] = np.arange(3 * left, 3 * left + row * (bottom - top), row)[:, None]
+    bounds[:, 1] += 3 * starts
+    bounds[:, 2] += 3 * stops
+    bounds[:, 3] += 3 * (right - left)
+    brightest = np.maximum.reduceat(samples, np.minimum(bounds, len(samples) - 1).reshape(-1))
+    before, _, after, _ = brightest.reshape(-1, 4).T  # nonsense where a range is empty
+    before, after = before[starts > 0], after[stops < right - left]
+    return max(int(before.max(initial=0)), int(after.max(initial=0)))
+
+
+def _blackened(
+    cut: UInt8[np.ndarray, "h w 3"], starts: Int[np.ndarray, " h"], stops: Int[np.ndarray, " h"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture, black left of column starts[y] and from column stops[y] on."""
+    black = np.array(cut, order="C")
+    height, width = cut.shape[:2]
+    rows = black.reshape(height, 3 * width)  # samples, three a pixel
+    most, least = 3 * int(starts.max()), 3 * int(stops.min())
+    samples = np.arange(3 * width, dtype=np.int32)
+    for part, kept in (
+        (rows[:, :most], samples[:most] >= 3 * starts.astype(np.int32)[:, None]),
+        (rows[:, least:], samples[least:] < 3 * stops.astype(np.int32)[:, None]),
+    ):
+        np.multiply(part, kept.view(np.uint8), out=part)
+    return black
 
 
 def _surround_level(brightness: UInt8[np.ndarray, "h w"]) -> int:
-    bright = np.searchsorted(np.cumsum(np.bincount(brightness.ravel())), 0.95 * brightness.size)
-    return int(np.clip(_SURROUND_SHARE * bright, *_SURROUND))
+    lowest, highest = _SURROUND
+    most = 0.95 * brightness.size
+    if np.count_nonzero(brightness < _BRIGHT) < most:
+        return highest  # as of most frames, without the whole distribution
+    bright = np.searchsorted(np.cumsum(np.bincount(brightness.ravel())), most)
+    return int(min(max(_SURROUND_SHARE * bright, lowest), highest))
 
 
-def _largest_parts(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The mask's largest region, with regions of comparable size."""
-    if _is_one_block(mask):
-        return mask
+def _largest_parts(
+    mask: Bool[np.ndarray, "h w"],
+) -> tuple[Bool[np.ndarray, "h w"], Int[np.ndarray, " r"], Int[np.ndarray, " c"]]:
+    """The mask's largest region, with regions of comparable size, and its rows and columns."""
+    rows, columns = _extent(mask)
+    if len(rows) == 0 or _is_one_block(mask, rows, columns):
+        return mask, rows, columns
     regions, areas = _regions(mask)
-    if len(areas) == 1:
-        return mask
     areas[0] = 0
-    return (areas >= _PART_OF_FIELD * areas.max())[regions]
+    largest = (areas >= _PART_OF_FIELD * areas.max())[regions]
+    return (largest, *_extent(largest))
+
+
+def _extent(
+    mask: Bool[np.ndarray, "h w"],
+) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " c"]]:
+    return np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
 
 
 def _regions(mask: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
@@ -169,24 +199,29 @@ def _regions(mask: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
     return regions, np.bincount(regions.ravel(), minlength=len(names) + 1)
 
 
-def _is_one_block(mask: Bool[np.ndarray, "h w"]) -> bool:
+def _is_one_block(mask: Bool[np.ndarray, "h w"], rows: np.ndarray, columns: np.ndarray) -> bool:
     """Whether the mask fills most of its bounding box, so that nothing lies apart from it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
-        return False
-    height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    height, width = int(rows[-1] + 1 - rows[0]), int(columns[-1] + 1 - columns[0])
     gapless = len(rows) == height and len(columns) == width
-    return bool(gapless and np.count_nonzero(mask) >= _ONE_BLOCK * height * width)
+    return gapless and int(np.count_nonzero(mask)) >= _ONE_BLOCK * height * width
 
 
 def _opened(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Opening by a square of 3, for which the frame's edge is no edge."""
-    for grow in (np.logical_and, np.logical_or):
-        for along in (mask, mask.T):
-            before = along.copy()
-            grow(along[1:], before[:-1], out=along[1:])
-            grow(along[:-1], before[1:], out=along[:-1])
-    return mask
+    """Opening by a square of 3, for which the frame's edge is no edge.
+
+    On the mask as one line, in which one cell of padding parts the rows: a neighbour is a shift.
+    """
+    height, width = mask.shape
+    row = width + 1
+    padded = np.empty((height + 2, row), bool)
+    padded[1:-1, :-1] = mask
+    line = padded.reshape(-1)
+    for grow, beyond in ((np.logical_and, True), (np.logical_or, False)):
+        for shift in (1, row):
+            padded[0] = padded[-1] = padded[:, -1] = beyond
+            grown = grow(line[shift:], line[:-shift])
+            grow(grown[shift:], grown[:-shift], out=line[shift:-shift])
+    return np.ascontiguousarray(padded[1:-1, :-1])
 
 
 def _edges(first: int, last: int, step: int, extent: int) -> tuple[int, int]:
@@ -199,24 +234,27 @@ def _outline(
     field: Bool[np.ndarray, "n w"], rows: np.ndarray
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """First and last column of the field's convex hull on each of its rows, in samples."""
-    first = field.argmax(axis=1).astype(np.float64)
-    last = field.shape[1] - 1 - field[:, ::-1].argmax(axis=1).astype(np.float64)
+    first = field.argmax(axis=1)
+    last = field.shape[1] - 1 - np.ascontiguousarray(field[:, ::-1]).argmax(axis=1)
     return _lower_hull(rows, first), -_lower_hull(rows, -last)
 
 
-def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _lower_hull(x: Int[np.ndarray, " n"], y: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """The largest convex function below the points (x, y), x ascending, at every x."""
     if len(x) < 3:
         return y.astype(np.float64)
-    rise, run = np.diff(y), np.diff(x)
+    rise, run = y[1:] - y[:-1], x[1:] - x[:-1]
     bends = np.flatnonzero(rise[1:] * run[:-1] > rise[:-1] * run[1:]) + 1  # all others lie above
-    xs, ys = x.tolist(), y.tolist()
-    kept = [0]
-    for new in (*bends.tolist(), len(xs) - 1):
-        while len(kept) > 1:
-            a, b = kept[-2], kept[-1]
-            if (ys[b] - ys[a]) * (xs[new] - xs[a]) < (ys[new] - ys[a]) * (xs[b] - xs[a]):
+    kept_x, kept_y = [int(x[0])], [int(y[0])]
+    for new_x, new_y in zip(
+        (*x[bends].tolist(), int(x[-1])), (*y[bends].tolist(), int(y[-1])), strict=True
+    ):
+        while len(kept_x) > 1:
+            from_x, from_y = kept_x[-2], kept_y[-2]
+            if (kept_y[-1] - from_y) * (new_x - from_x) < (new_y - from_y) * (kept_x[-1] - from_x):
                 break
-            kept.pop()
-        kept.append(new)
-    return np.interp(x, x[kept], y[kept])
+            kept_x.pop()
+            kept_y.pop()
+        kept_x.append(new_x)
+        kept_y.append(new_y)
+    return np.interp(x, kept_x, kept_y)

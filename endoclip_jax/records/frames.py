@@ -100,22 +100,23 @@ def perceptual_hash(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " bi
     pictures of different places differ in 35 or more.
     """
     step = 2 if min(pixels.shape[:2]) >= 4 * _HASH_SIDE else 1
-    green = pixels[::step, ::step, 1].astype(np.float64)  # whole numbers: sums are exact
+    green = pixels[::step, ::step, 1].astype(np.float32)  # whole numbers: sums below 2^24 are exact
     above, beside, sizes = _cells(*pixels.shape[:2], step)
-    means = above @ green @ beside / sizes
+    means = above @ green @ beside / sizes  # in float64
     return (means[:, :-1] > means[:, 1:]).ravel()
 
 
 @functools.lru_cache(maxsize=256)
 def _cells(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which of every `step`-th rows and columns each cell of the hash's grid has, and how many
-    columns: float[12, h], float[w, 13], int[13]."""
+    columns: float32[12, h], float32[w, 13], int[13]."""
     rows = np.linspace(0, height, _HASH_SIDE + 1).astype(int)[:-1] // step
     columns = np.linspace(0, width, _HASH_SIDE + 2).astype(int)[:-1] // step
     row, column = np.arange(-(-height // step)), np.arange(-(-width // step))
     above = np.searchsorted(rows, row, "right") - 1 == np.arange(_HASH_SIDE)[:, None]
     beside = (np.searchsorted(columns, column, "right") - 1)[:, None] == np.arange(_HASH_SIDE + 1)
-    return above.astype(float), beside.astype(float), np.diff(np.append(columns, len(column)))
+    sizes = np.diff(np.append(columns, len(column)))
+    return above.astype(np.float32), beside.astype(np.float32), sizes
 
 
 def decode_image(raw: bytes) -> UInt8[np.ndarray, "h w 3"]:

@@ -143,20 +143,11 @@ class Index:
         """Rows in `items` of one record, in report order."""
         return _span(self.records[record_row], "first_item", "num_items")
 
-    def polyp_rows(self, record_row: SupportsIndex) -> Int64[np.ndarray, " p"]:
-        """Rows in `polyps` of one record."""
-        return _span(self.records[record_row], "first_polyp", "num_polyps")
-
     def description(self, item_row: SupportsIndex) -> str:
         """The English description of one item."""
         item = self.items[item_row]
         start = int(item["text_offset"])
         return bytes(self._text[start : start + int(item["text_length"])]).decode()
-
-    def shard_of_frame(self, frame_row: SupportsIndex) -> str:
-        """File name of the shard that holds a frame."""
-        record = self.records[self.frames[frame_row]["record"]]
-        return self.shards[int(record["shard"])]
 
     @cached_property
     def _text(self) -> np.ndarray:

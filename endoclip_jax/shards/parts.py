@@ -25,7 +25,9 @@ class Part:
 
     `private` and `rejects` hold raw names. `notes` has for each record its language and what was
     noticed on its frames: how many were `masked`, the ordinals that show `text`, and the
-    `duplicates` as pairs of ordinals (frame, the earlier one it resembles).
+    `duplicates` as pairs of ordinals (frame, the earlier one it resembles). `answers` has for each
+    report that a model read, of a reject too, whose it is and the `files` that keep its answers,
+    unless they are in the private folder.
     """
 
     tables: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -33,11 +35,13 @@ class Part:
     rejects: list[dict[str, Any]] = field(default_factory=list)
     private: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class StoredPart:
-    """A part as it was saved; `meta` holds bytes, sha256, counts, rejects, private and notes."""
+    """A part as it was saved; `meta` holds bytes, sha256, counts, rejects, private, notes and
+    answers."""
 
     tables: dict[str, np.ndarray]
     text: bytes
@@ -75,6 +79,7 @@ def save_part(path: Path, part: Part, num_bytes: int, sha256: str) -> None:
         "rejects": part.rejects,
         "private": part.private,
         "notes": part.notes,
+        "answers": part.answers,
     }
     arrays = {name: np.array(rows, TABLES[name]) for name, rows in part.tables.items()}
     arrays["text"] = np.frombuffer(bytes(part.text), np.uint8)

@@ -11,13 +11,14 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.records.extraction.choice import Choice, describe
 from endoclip_jax.records.frames import MIN_SIDE
 from endoclip_jax.records.rows import records_folder
+from endoclip_jax.shards.cores import cores
 from endoclip_jax.shards.files import full_disk_is_told
 from endoclip_jax.shards.index import CARD_FILE, read_card
 from endoclip_jax.shards.merge import DISAGREEMENTS_FILE, merge
 from endoclip_jax.shards.plan import Earlier, Survey, plan, survey
 from endoclip_jax.shards.reports import block_reader
 from endoclip_jax.shards.state import State, alone, as_task, clear_unfinished, registering
-from endoclip_jax.shards.work import Job, cores, write_shards
+from endoclip_jax.shards.work import Job, write_shards
 from endoclip_jax.shards.writer import Block, Settings
 
 BY_RULES = Choice()
@@ -147,7 +148,8 @@ def prepare_task(
     salt: bytes | None = None,
     progress: bool = True,
 ) -> tuple[int, int]:
-    """Writes the shards of one task, from 0, of an array job; (its shards, all shards).
+    """Writes the shards of one task, from 0, of an array job; (its shards, all shards), which are
+    there when it returns, written now or before.
 
     Tasks may run at once, on several machines with one file system. When all are done, `prepare`
     with the same arguments writes what is missing and merges.
@@ -158,11 +160,12 @@ def prepare_task(
         long_side, quality, splits, records_per_shard, drop_duplicates, drop_text, extractor
     )  # fmt: skip
     begun = _begin(records, out, settings, append, salt)
-    mine = begun.blocks[task::tasks]
     if not begun.is_done:
+        mine = begun.blocks[task::tasks]
         with as_task(begun.state.private, task, tasks), full_disk_is_told(begun.job.out):
             _write(begun.job, mine, workers, extractor, progress)
-    return len(mine), len(begun.blocks)
+    shards = begun.state.deliveries[begun.job.delivery].shards
+    return len(shards[task::tasks]), len(shards)
 
 
 def _checked(

@@ -1,4 +1,4 @@
-"""Reading one frame, or one whole record, of a prepared data set."""
+"""Reading one frame of a prepared data set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import SupportsIndex
 
 import google_crc32c
 
-from endoclip_jax.shards.example import decode_example
 from endoclip_jax.shards.index import Index
-from endoclip_jax.shards.tfrecord import CorruptShard, unframe_record
+from endoclip_jax.shards.tfrecord import CorruptShard
 
 
 class CorruptFrame(CorruptShard):
@@ -27,12 +26,3 @@ def read_frame(index: Index, frame_row: SupportsIndex) -> bytes:
             f"(frame row {int(frame_row)}, record row {int(frame['record'])}) in {shard} is damaged"
         )
     return jpeg
-
-
-def read_record(index: Index, record_row: SupportsIndex) -> dict[str, list[bytes] | list[int]]:
-    """Every feature of one record by its key, checksums verified; raises CorruptShard."""
-    record = index.records[record_row]
-    shard = index.shards[int(record["shard"])]
-    framed = index.files.read(shard, int(record["offset"]), int(record["length"]))
-    where = f"examination {record['exam'].decode()} (record row {int(record_row)}) in {shard}"
-    return decode_example(unframe_record(framed, where))

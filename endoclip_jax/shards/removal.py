@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.extraction.llm_cache import folder_of_answer
 from endoclip_jax.records.privacy import hashed
 from endoclip_jax.records.textfile import decoded_text
 from endoclip_jax.shards.example import decode_example
 from endoclip_jax.shards.files import full_disk_is_told, whole_file
 from endoclip_jax.shards.index import CARD_FILE
 from endoclip_jax.shards.merge import merge
-from endoclip_jax.shards.parts import Part, StoredPart, load_part, save_part
+from endoclip_jax.shards.parts import Part, StoredPart, load_meta, load_part, save_part
 from endoclip_jax.shards.plan import REMOVED
 from endoclip_jax.shards.state import State, alone, clear_unfinished
 from endoclip_jax.shards.tfrecord import frame_record, scan_shard
@@ -35,9 +37,10 @@ def remove_patients(out: str | Path, file: str | Path) -> Removal:
     """Removes the patients whose raw ids stand in `file`, one a line.
 
     Their records, frames, hashes, raw ids and file names go; their rows stay in the accounting as
-    rejects that name nobody. A model's answers all go, for none says whose report it was about. A
-    later delivery cannot bring the patients back. Interrupted, the same command goes on; until it
-    is done the data set cannot be opened.
+    rejects that name nobody. Of a model's answers those in the private folder all go, and of those
+    kept elsewhere (`--llm.cache`) the patients' own; a folder of answers that is not there any more
+    is told on standard error. A later delivery cannot bring the patients back. Interrupted, the
+    same command goes on; until it is done the data set cannot be opened.
     """
     out = Path(out).expanduser().absolute()
     state = State.load(out)
@@ -55,12 +58,20 @@ def remove_patients(out: str | Path, file: str | Path) -> Removal:
         gone = state.removed()[0] | asked
         state.save_removed(gone, under_way=True)
         (out / CARD_FILE).unlink(missing_ok=True)
+        lost: set[Path] = set()
         for name, _, part_name, number in state.shards():
+            lost |= _forget_answers(state.part(part_name), gone)
             _filter_shard(out / name, state.part(part_name), gone, number)
         for delivery in state.deliveries:
             delivery.rejects = _anonymous(delivery.rejects, gone)
         state.save()
         state.forget_answers()
+        for folder in sorted(lost):
+            print(
+                f"{folder}, where a model's answers about removed patients were kept, is not there "
+                "any more: delete them wherever it is now",
+                file=sys.stderr,
+            )
         card = merge(state, out, Settings.from_json(state.settings))
         state.save_removed(gone, under_way=False)
     return Removal(card, len(asked), len(asked & known))
@@ -77,6 +88,21 @@ def _patients(file: Path, salt: bytes) -> frozenset[str]:
     if not names:
         raise UserError(f"--remove={file} names nobody: give one patient id a line")
     return frozenset(hashed(salt, "patient", name) for name in names)
+
+
+def _forget_answers(part: Path, gone: frozenset[str]) -> set[Path]:
+    """Removes a model's answers about some patients; the folders of answers that are not there.
+
+    Data sets of before answers were noted have none here.
+    """
+    lost = set()
+    for row in load_meta(part).get("answers", []):
+        if row["patient"] in gone:
+            for file in map(Path, row["files"]):
+                file.unlink(missing_ok=True)
+                if not (folder := folder_of_answer(file)).is_dir():
+                    lost.add(folder)
+    return lost
 
 
 def _filter_shard(shard: Path, part: Path, gone: frozenset[str], delivery: int) -> None:
@@ -143,6 +169,7 @@ def _filtered(stored: StoredPart, gone: frozenset[str], delivery: int) -> Part:
         part.notes.append(stored.meta["notes"][number])
         offset += int(record["length"])
     part.rejects = _anonymous(rejects, gone)
+    part.answers = [row for row in stored.meta.get("answers", []) if row["patient"] not in gone]
     return part
 
 

@@ -43,13 +43,6 @@ class Job:
         )  # fmt: skip
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def write_shards(
     job: Job, blocks: Sequence[Block], workers: int, read: BlockReader | None, *, progress: bool
 ) -> None:

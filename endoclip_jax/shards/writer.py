@@ -117,6 +117,8 @@ def write_block(
                 part.rejects.append(reject_row(examination, salt, delivery))
             else:
                 reading = readings[row.number] if readings is not None else None
+                if reading and reading.answers:
+                    part.answers += _answers_elsewhere(examination, reading, salt, parts.parent)
                 framed, left_out = _add_examination(
                     part, examination, reading, offset, block.split, settings, salt
                 )
@@ -126,6 +128,16 @@ def write_block(
             digest.update(framed)
             offset += len(framed)
     save_part(parts / f"{block.name}.npz", part, offset, digest.hexdigest())
+
+
+def _answers_elsewhere(
+    exam: Examination, reading: Reading, salt: bytes, private: Path
+) -> list[dict[str, Any]]:
+    """Whose the answers are that are not kept in the private folder, and their files."""
+    files = [file.absolute() for file in reading.answers]
+    elsewhere = [str(file) for file in files if not file.is_relative_to(private)]
+    patient = hashed(salt, "patient", exam.patient_id)
+    return [{"patient": patient, "files": elsewhere}] if elsewhere else []
 
 
 def _add_examination(

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
 from endoclip_jax.records import field as field_module
+from endoclip_jax.records import overlay
 from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import (
     MAX_PIXELS,
@@ -302,3 +303,43 @@ def test_regions_are_those_of_scipy(height, width, seed):
     pairs = set(zip(regions.ravel().tolist(), expected.ravel().tolist(), strict=True))
     assert len(pairs) == len(np.unique(expected))
     assert areas.tolist() == np.bincount(regions.ravel(), minlength=number + 1).tolist()
+
+
+@given(height=st.integers(40, 70), width=st.integers(40, 90), seed=st.integers(0, 999))
+@settings(max_examples=10, deadline=None)
+def test_strokes_are_counted_as_pixel_by_pixel(height, width, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.choice(np.array([20, 60, 90, 230], np.uint8), (height, width, 3))
+    blue = pixels[:, :, 2].astype(int)
+    stroke = np.zeros((height, width), bool)
+    for x in range(3, width - 3):
+        stroke[:, x] = blue[:, x] - blue[:, x - 3 : x + 4].min(axis=1) > 60
+    begins = np.array([[stroke[y, x + 4] and not stroke[y, x + 3] for x in range(width - 7)]
+                       for y in range(height)])  # fmt: skip
+    windows = range(0, width - 7 - 20, 20)
+    expected = np.stack([begins[:, x : x + 40].sum(axis=1) for x in windows], axis=1)
+    counts = overlay._counts(overlay._stroke_begins(pixels), width - 7)
+    np.testing.assert_array_equal(counts, expected)
+
+
+@given(seed=st.integers(0, 999))
+@settings(max_examples=20, deadline=None)
+def test_what_lies_beside_the_outline_is_searched_and_blackened_as_pixel_by_pixel(seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    top, left, bottom, right = box = (
+        1,
+        int(rng.integers(3)),
+        int(rng.integers(5, 10)),
+        9 + seed % 4,
+    )
+    starts = rng.integers(0, 4, bottom - top)
+    stops = right - left - rng.integers(0, 4, bottom - top)
+    expected, brightest = pixels[top:bottom, left:right].copy(), 0
+    for y, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for x in [*range(start), *range(stop, right - left)]:
+            brightest = max(brightest, int(expected[y, x].max()))
+            expected[y, x] = 0
+    assert field_module._brightest_beside(pixels, box, starts, stops) == brightest
+    cut = pixels[top:bottom, left:right]
+    np.testing.assert_array_equal(field_module._blackened(cut, starts, stops), expected)

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from stored import read_record
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards import removal
 from endoclip_jax.shards.index import CARD_FILE, Index
 from endoclip_jax.shards.prepare import prepare, prepare_task
-from endoclip_jax.shards.reader import read_frame, read_record
+from endoclip_jax.shards.reader import read_frame
 from endoclip_jax.shards.removal import remove_patients
 
 SALT = b"0123456789abcdef0123456789abcdef"
@@ -39,8 +40,10 @@ def everything(out):
         assert frames == record["frame/encoded"]
         items = [index.description(item) for item in index.item_rows(row)]
         assert [item.encode() for item in items] == record["item/description"]
-        shown = [index.polyps["frame"][p] for p in index.polyp_rows(row)]
-        first = index.records["first_frame"][row]
+        first, polyp, number = index.records[["first_frame", "first_polyp", "num_polyps"]][row]
+        polyps = index.polyps[polyp : polyp + number]
+        assert (polyps["record"] == row).all()
+        shown = polyps["frame"].tolist()
         assert [f - first if f >= 0 else -1 for f in shown] == record["polyp/frame"]
         found[index.records["exam"][row]] = (index.records["split"][row], record)
     return found
@@ -202,6 +205,8 @@ def test_an_array_job_and_a_merge_write_the_same(records, tmp_path):
     salt = bytes.fromhex((tmp_path / "out.private" / "salt").read_text())
     prepare(folder, tmp_path / "whole", **OPTIONS | {"salt": salt})
     assert contents(out) == contents(tmp_path / "whole")
+    again = [prepare_task(folder, out, task=i, tasks=3, **options) for i in range(3)]
+    assert again == done  # what is there, though there was nothing left to do
     with pytest.raises(UserError, match="tasks count from 0"):
         prepare_task(folder, out, task=3, tasks=3, **options)
 

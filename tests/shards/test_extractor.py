@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from chat_server import Reply, honest, serving
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.extraction.choice import Choice
 from endoclip_jax.records.extraction.llm import LLMSettings
+from endoclip_jax.records.extraction.llm_cache import AnswerCache, answer_key
 from endoclip_jax.shards.index import Index
 from endoclip_jax.shards.prepare import prepare, prepare_task
 from endoclip_jax.shards.removal import remove_patients
@@ -108,6 +111,38 @@ def test_both_stores_what_the_rules_read_and_shows_where_the_model_differs(
     remove_patients(out, listed)
     assert lines(tmp_path / "out.private" / "disagreements.jsonl") == []
     assert not (tmp_path / "out.private" / "llm_cache").exists()
+
+
+def test_answers_kept_elsewhere_go_with_their_patients(records, tmp_path, capsys):
+    folder, out, cache = records(6), tmp_path / "out", tmp_path / "answers"
+    distinct_reports(folder)
+    for k in range(3):  # an examination that was read and then rejected
+        (folder / "exam-3" / f"secret-{k}.jpg").write_bytes(b"no picture")
+    other = cache / "ab" / "another data set's.json"
+    with serving(lambda r: Reply("{}") if " 3 mm" in r.report else clear_cut(r)) as server:
+        choice = model(server, out)
+        choice = Choice("llm", replace(choice.llm, cache=cache))
+        card = prepare(folder, out, extractor=choice, **OPTIONS).card
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("{}")
+    files = set(cache.rglob("*.json"))
+    assert card["extraction"]["readings"]["fallback_refused"] == 1
+    assert len(files) > 6 + 1  # exam 1's refused answers too
+    listed = tmp_path / "remove.txt"
+    listed.write_text("PATIENT0\nPATIENT1\n")
+    remove_patients(out, listed)
+    left = set(cache.rglob("*.json"))
+    extractor = AnswerCache(cache)
+    keys = {i: answer_key("small", 4096, (folder / f"exam-{i}/report.txt").read_text())
+            for i in range(6)}  # fmt: skip
+    assert [extractor.path(keys[i]) in files for i in range(6)] == [True] * 6
+    assert left == {extractor.path(keys[4]), extractor.path(keys[5]), other}
+    assert capsys.readouterr().err == ""
+    cache.rename(tmp_path / "moved")
+    listed.write_text("PATIENT2\n")
+    with suppress(UserError):  # nobody is left
+        remove_patients(out, listed)
+    assert f"{cache}, where a model's answers" in capsys.readouterr().err
 
 
 def test_a_data_set_has_one_extractor(records, tmp_path):

@@ -6,7 +6,9 @@ Everything but the private folder is searched, byte by byte, in every spelling a
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+from chat_server import Reply, honest, serving
 from PIL import Image, ImageDraw
+from stored import read_record
 
+from endoclip_jax.records.extraction import extract
+from endoclip_jax.records.extraction.choice import Choice
+from endoclip_jax.records.extraction.llm import LLMSettings
+from endoclip_jax.records.extraction.llm_check import _unfit
 from endoclip_jax.shards.index import Index
-from endoclip_jax.shards.reader import read_frame, read_record
+from endoclip_jax.shards.prepare import prepare
+from endoclip_jax.shards.reader import read_frame
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = (
@@ -58,10 +67,8 @@ def screen(seed):
     return image, exif
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """(the data set, all that was printed) of a folder with rejects of all kinds."""
-    base = tmp_path_factory.mktemp("privacy")
+def records_folder(base):
+    """A records folder with rejects of all kinds."""
     folder = base / "records"
     rows = []
     for i in range(6):
@@ -83,6 +90,14 @@ def prepared(tmp_path_factory):
     rows.append(["ZYX-PAT-0", "ZYX-EXM-0", "zyxexam-0/report.txt", "zyxexam-0"])
     with (folder / "records.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["patient_id", "exam_id", "report", "images"], *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """(the data set, all that was printed) of `records_folder`."""
+    base = tmp_path_factory.mktemp("privacy")
+    folder = records_folder(base)
     done = subprocess.run(
         [
             sys.executable, str(ROOT / "launch" / "prepare.py"), f"--records={folder}",
@@ -103,7 +118,13 @@ def spelled(secret):
 
 
 def test_no_secret_stands_in_any_file_nor_in_what_was_printed(prepared):
-    out, printed = prepared
+    index = nothing_leaves(*prepared)
+    assert len(index.rows()) == 6 and index.card["accounting"]["records_rejected"] == 3
+    assert {"[name]", "[number]"} <= marks(index)
+
+
+def nothing_leaves(out, printed):
+    """Searches the data set and what was printed for every secret; returns the index."""
     files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert {"dataset.json", "card.html", "rejects.jsonl"} <= {path.name for path in files}
     files |= {Path("name", path): str(path).encode() for path in files}
@@ -113,15 +134,68 @@ def test_no_secret_stands_in_any_file_nor_in_what_was_printed(prepared):
             for encoding, word in spelled(secret.lower()):
                 assert word not in low, (name, secret, encoding)
     index = Index.open(out)
-    assert len(index.rows()) == 6 and index.card["accounting"]["records_rejected"] == 3
-    texts = [
+    assert not [text for text in stored_texts(index) for secret in SECRETS if secret in text]
+    return index
+
+
+def stored_texts(index):
+    return [
         text.decode()
         for row in index.rows()
         for key in ("report/diagnostic", "item/description")
         for text in read_record(index, row)[key]
     ]
-    assert all(any(mark in text for text in texts) for mark in ("[name]", "[number]"))
-    assert not [text for text in texts for secret in SECRETS if secret in text]
+
+
+def marks(index):
+    return {mark for text in stored_texts(index) for mark in re.findall(r"\[[a-z]+\]", text)}
+
+
+def telling(request):
+    """A model's answer that holds to the report, and says in every field whose it is."""
+    extraction = json.loads(honest(request).content)
+    lines = [line for line in request.report.splitlines() if line.strip()]
+    extraction["diagnostic_sentences"] = lines
+    for polyp in extraction["polyps"]:
+        polyp["evidence"] += lines
+        told = TOLD[(len(request.report) + request.turn) % len(TOLD)]
+        polyp["description"] = told + polyp["description"]
+    return Reply(json.dumps(extraction, ensure_ascii=False))
+
+
+TOLD = (
+    "Seen by Dr. Featherstonehaugh, ", "MRN 88004417: ", "In Agatha Winterbottom, ",
+    "On 04/03/1957 ", "Polyp of Zhang Sanfeng, ",
+)  # fmt: skip
+
+
+def test_a_model_that_tells_everything_tells_nobody(tmp_path, capfd):
+    out, cache = tmp_path / "out", tmp_path / "answers"
+    with serving(telling) as server:
+        choice = Choice("llm", LLMSettings(server.url, "m", cache, timeout_s=20, tries=2))
+        summary = prepare(
+            records_folder(tmp_path), out, extractor=choice, workers=1, splits=(1, 0, 0)
+        )
+    said = capfd.readouterr()
+    printed = "\n".join([said.out, said.err, *summary.lines()]).encode()
+    index = nothing_leaves(out, printed)
+    read = summary.card["extraction"]["readings"]
+    assert (read["read_by_llm"], read["reworded"]) == (6, 6)
+    assert {"[name]", "[number]", "[date]"} <= marks(index)
+    assert "Winterbottom" in "".join(path.read_text() for path in cache.rglob("*.json"))
+    foreign = ("Zhang", "Sanfeng", "Agatha")
+    assert not [text for text in stored_texts(index) for name in foreign if name in text]
+
+
+@pytest.mark.parametrize("told", ["Sessile polyp, Zhang Sanfeng", "Polyp of 1957-03-04", *TOLD])
+def test_a_description_that_names_somebody_is_unfit(told):
+    assert _unfit(told.strip(" :,"))
+
+
+def test_what_the_rules_write_is_fit():
+    described = [polyp["description"] for report in REPORTS for polyp in extract(report)["polyps"]]
+    assert len(described) == 2 and not any(map(_unfit, described))
+    assert not _unfit("Sessile Polyp in the Sigmoid Colon, Paris 0-Is, NICE type 2, Yamada II.")
 
 
 def test_the_stored_pictures_have_no_words_and_no_metadata(prepared):

@@ -35,18 +35,23 @@ class Choice:
             return [Outcome(extract(report), "rules") for report in reports]
         return LLMExtractor(self.llm).extract_all(reports, progress)
 
-    def readings(
-        self, reports: Sequence[str], progress: Callable[[int, int], None] | None = None
-    ) -> list[Reading]:
+    def readings(self, reports: Sequence[str]) -> list[Reading]:
         """Readings in order; with "both" the rules' count and are compared with the model's.
 
         Answers in the cache are not asked for again.
         """
-        outcomes = self.read_all(reports, progress)
+        outcomes = self.read_all(reports)
         if self.name == "both":
             return [_compared(r, out) for r, out in zip(reports, outcomes, strict=True)]
         return [
-            Reading(out.extraction, out.source, out.answers > 1, out.reworded, out.fallback)
+            Reading(
+                out.extraction,
+                out.source,
+                out.answers > 1,
+                out.reworded,
+                out.fallback,
+                answers=out.kept,
+            )
             for out in outcomes
         ]
 
@@ -88,7 +93,14 @@ def _compared(report: str, model: Outcome) -> Reading:
     found = disagreement(rules, model)
     read = model.extraction if found and not model.fallback else None
     return Reading(
-        rules, "rules", model.answers > 1, model.reworded, model.fallback, tuple(found), read
+        rules,
+        "rules",
+        model.answers > 1,
+        model.reworded,
+        model.fallback,
+        tuple(found),
+        read,
+        model.kept,
     )
 
 

@@ -49,6 +49,7 @@ class Outcome:
     ``fallback`` says why the rules' reading stands for the model's; ``answers`` is how many the
     model gave, ``asked`` how many of them came over the network in this run, ``seconds`` what the
     answers took when they were given. ``reworded`` is set if code had to write a description anew.
+    ``kept`` are the files that keep the answers.
     """
 
     extraction: dict
@@ -58,6 +59,7 @@ class Outcome:
     seconds: float = 0.0
     reworded: bool = False
     fallback: str | None = None
+    kept: tuple[Path, ...] = ()
 
 
 class LLMExtractor:
@@ -91,7 +93,7 @@ class LLMExtractor:
         follow_ups: list[Message] = []
         for _ in range(1 + CORRECTIONS):
             try:
-                answer, fresh = self._answer(report, follow_ups)
+                answer, fresh, file = self._answer(report, follow_ups)
             except ServerFailed as error:
                 return replace(outcome, fallback=f"server: {error}")
             outcome = replace(
@@ -99,6 +101,7 @@ class LLMExtractor:
                 answers=outcome.answers + 1,
                 asked=outcome.asked + fresh,
                 seconds=outcome.seconds + answer.seconds,
+                kept=(*outcome.kept, file),
             )
             judged = check(answer.text, report, rules, injected)
             problems = judged.problems
@@ -145,13 +148,13 @@ class LLMExtractor:
                 raise
         return [outcomes[report] for report in reports]
 
-    def _answer(self, report: str, follow_ups: list[Message]) -> tuple[Answer, bool]:
-        """The answer after these follow-ups and whether it was asked for just now."""
+    def _answer(self, report: str, follow_ups: list[Message]) -> tuple[Answer, bool, Path]:
+        """The answer after these follow-ups, whether it was asked for just now, and its file."""
         settings = self.settings
         key = answer_key(settings.model, settings.max_tokens, report, follow_ups)
-        stored = self._cache.get(key)
+        stored, file = self._cache.get(key), self._cache.path(key)
         if stored is not None:
-            return stored, False
+            return stored, False, file
         answer = self.client.ask([*first_messages(report), *follow_ups])
         self._cache.put(key, answer)
-        return answer, True
+        return answer, True, file

@@ -35,14 +35,14 @@ class AnswerCache:
     def get(self, key: str) -> Answer | None:
         """The stored answer, or None; a file that cannot be read counts as none."""
         try:
-            stored = json.loads(self._path(key).read_text("utf-8"))
+            stored = json.loads(self.path(key).read_text("utf-8"))
             return Answer(stored["text"], stored["complete"], stored["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, key: str, answer: Answer) -> None:
         """Stores an answer; on return it is on the disk."""
-        path = self._path(key)
+        path = self.path(key)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         with temporary.open("w", encoding="utf-8") as file:
@@ -51,8 +51,14 @@ class AnswerCache:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """The file of an answer."""
         return self._folder / key[:2] / f"{key}.json"
+
+
+def folder_of_answer(file: Path) -> Path:
+    """The cache's folder that an answer's file lies in."""
+    return file.parent.parent
 
 
 def answers_folder(private: Path) -> Path:

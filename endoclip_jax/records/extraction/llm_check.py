@@ -6,16 +6,19 @@ who reads the log.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from endoclip_jax.records.attributes import contradictions
 from endoclip_jax.records.extraction.describe import MAX_WORDS, describe
 from endoclip_jax.records.extraction.llm_prompt import full_schema
 from endoclip_jax.records.extraction.text import fold, squeezed
+from endoclip_jax.records.privacy import scrub
 
 SIZE_RANGE_MM = (0.5, 150.0)
 DISTANCE_RANGE_CM = (0.0, 120.0)
@@ -26,6 +29,7 @@ _BLOCKED = re.compile(
     r"\bEMR\b|\bESD\b|\bclip",
     re.IGNORECASE,
 )
+_CAPITALISED = re.compile(r"(?<=[\w,;:)] )[A-Z][a-z]{2,}\b")  # inside a sentence
 _LENGTH = re.compile(
     r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*-?\s*"
     r"(?P<unit>mm|毫米|millimet|cm|厘米|公分|centimet)?",
@@ -249,5 +253,21 @@ def _unfit(description: str) -> str:
         return f"has more than {MAX_WORDS} words"
     if not description.isascii():
         return "must be English in ASCII"
+    if scrub(description) != description:
+        return "must not name persons, dates or numbers of persons"
+    strange = [word for word in _CAPITALISED.findall(description) if word.lower() not in _words()]
+    if strange:
+        return f"must not name anybody, nor write {strange[0]!r} with a capital"
     blocked = _BLOCKED.search(description)
     return f"must not say {blocked[0]!r}" if blocked else ""
+
+
+@functools.cache
+def _words() -> frozenset[str]:
+    """The words of the schema, the vocabulary and the lexicon: none of them is a name."""
+    folder = resources.files("endoclip_jax.records").joinpath("data")
+    texts = [
+        folder.joinpath(name).read_text("utf-8").lower()
+        for name in ("schema.json", "vocab.json", "lexicon.json")
+    ]
+    return frozenset(re.findall("[a-z]{3,}", " ".join(texts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +19,7 @@ class Reading:
       fallback: why the rules' reading stands for the model's, None if it does not.
       differences: where the two read otherwise, None unless they were compared.
       model: the model's reading, where it was compared and differs.
+      answers: the files that keep the model's answers, so that they can be removed.
     """
 
     extraction: dict[str, Any]
@@ -27,6 +29,7 @@ class Reading:
     fallback: str | None = None
     differences: tuple[str, ...] | None = None
     model: dict[str, Any] | None = None
+    answers: tuple[Path, ...] = ()
 
     def note(self) -> dict[str, Any]:
         """What may be told of it to anybody: no word of the report."""

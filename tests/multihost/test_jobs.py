@@ -13,7 +13,8 @@ from endoclip_jax.pipeline import run as run_configuration
 from endoclip_jax.training.checkpoints import saved_steps
 
 TWO = {"processes": 2, "devices": 4}
-FSDP = {"mesh.fsdp": 2}  # of all jobs of two processes, so that they compile one program
+LONE = {"processes": 2, "devices": 1}  # where what a process holds of an array is all or one part
+FSDP = {"mesh.fsdp": 2}
 ROUNDS = ("stage1_round1", "stage1_round2")
 
 
@@ -106,8 +107,8 @@ def test_sigterm_to_one_process_saves_and_ends_all(tmp_path):
     """In the demonstration, whose data process 0 alone draws."""
     workdir = tmp_path / "run"
     cohort = COHORT | {"train": 24, "validation": 4, "test": 2, "frames": 6, "polyps": 1}
-    keys = {f"cohort.{key}": value for key, value in cohort.items()} | FSDP
-    with Job(long_arguments(workdir, "", **keys), folder=tmp_path, **TWO) as job:
+    keys = {f"cohort.{key}": value for key, value in cohort.items()}
+    with Job(long_arguments(workdir, "", **keys), folder=tmp_path, **LONE) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGTERM)
         assert job.wait() == [0, 0], job.shown()
@@ -120,8 +121,8 @@ def test_sigterm_to_one_process_saves_and_ends_all(tmp_path):
 
 def test_a_process_that_hangs_ends_the_job_and_the_step_is_named(tiny_shards, tmp_path):
     workdir = tmp_path / "run"
-    arguments = long_arguments(workdir, tiny_shards, **{"distributed.step_limit_s": 5}, **FSDP)
-    with Job(arguments, folder=tmp_path, **TWO) as job:
+    arguments = long_arguments(workdir, tiny_shards, **{"distributed.step_limit_s": 5})
+    with Job(arguments, folder=tmp_path, **LONE) as job:
         job.wait_until(lambda: steps_logged(workdir) >= 2)
         job.processes[1].send_signal(signal.SIGSTOP)
         assert job.processes[0].wait(100) == 10, job.shown()

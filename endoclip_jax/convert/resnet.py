@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -27,7 +26,13 @@ from jaxtyping import Array, Float, UInt8
 from endoclip_jax.convert.companions import read_json
 from endoclip_jax.convert.foreign import HF_WEIGHTS, read_tensors
 from endoclip_jax.errors import UserError
-from endoclip_jax.models.resnet import RESNET_50, ResNet, ResNetConfig, initial_variables
+from endoclip_jax.models.resnet import (
+    RESNET_50,
+    ResNet,
+    ResNetConfig,
+    initial_variables,
+    variable_shapes,
+)
 
 Tensors = dict[str, np.ndarray]
 
@@ -73,8 +78,7 @@ class LoadedResNet:
 
 def random_resnet(seed: int) -> LoadedResNet:
     """The baseline `Random (ResNet-50)`: untrained weights from a seed."""
-    model = ResNet(RESNET_50)
-    return LoadedResNet(model, initial_variables(model, seed), IMAGENET_SCALE)
+    return LoadedResNet(ResNet(RESNET_50), initial_variables(RESNET_50, seed), IMAGENET_SCALE)
 
 
 def read_resnet(source: str | Path) -> LoadedResNet:
@@ -333,10 +337,7 @@ def _placed(unit: Unit, kernel: np.ndarray, *norm: np.ndarray) -> Tensors:
 
 def _checked(flat: Tensors, config: ResNetConfig, where: str) -> Mapping[str, Any]:
     """The variables, of exactly the model's names and shapes."""
-    shapes = jax.eval_shape(
-        lambda: ResNet(config).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    )
-    wanted = flax.traverse_util.flatten_dict(shapes, sep="/")
+    wanted = variable_shapes(config)
     for name, leaf in wanted.items():
         if name not in flat:
             raise UserError(f"{where} gives no {name}, which {dataclasses.asdict(config)} has")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def image_features(
         vision = dataclasses.replace(vision, image_size=size)
         model = model.clone(config=dataclasses.replace(model.config, vision=vision))
     features = model.apply({"params": params}, pixels, method=_before_normalising)
-    return features.astype(jnp.float32)
+    return cast(jax.Array, features).astype(jnp.float32)
 
 
 def _before_normalising(model: CLIP, pixels: jax.Array) -> jax.Array:

@@ -11,14 +11,14 @@ is in its first block's 3x3 convolution (PyTorch's form, "v1.5") or first 1x1 (H
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 _REDUCTION = 4  # a block works on a quarter of its channels
@@ -98,18 +98,33 @@ class ConvNorm(nn.Module):
             (self.stride, self.stride),
             padding=((pad, pad), (pad, pad)),
             use_bias=False,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
             name="convolution",
         )(x)
         norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name="normalization")
         return norm(x)
 
 
-def initial_variables(model: ResNet, seed: int) -> Mapping[str, Any]:
-    """Untrained variables from a seed, as host arrays: PyTorch's initialisation of a ResNet."""
-    return jax.device_get(_initialised(model, jax.random.key(seed)))
+def variable_shapes(config: ResNetConfig) -> dict[str, Any]:
+    """Names and shapes of the variables, flat, names joined with `/`; nothing is computed."""
+    model = ResNet(config)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    return flax.traverse_util.flatten_dict(shapes, sep="/")
 
 
-@functools.partial(jax.jit, static_argnums=0)  # one compilation, not one for each operation
-def _initialised(model: ResNet, key: jax.Array) -> Mapping[str, Any]:
-    return model.init(key, jnp.zeros((1, 64, 64, 3)))
+def initial_variables(config: ResNetConfig, seed: int) -> dict[str, Any]:
+    """Untrained variables from a seed, as host arrays: PyTorch's initialisation of a ResNet.
+
+    Kernels are normal with variance 2 / (outputs x places), scales and variances 1, the rest 0.
+    Drawn on the host: compiling so many draws takes longer than embedding a hospital's test set.
+    """
+    rng = np.random.default_rng(seed)
+    flat: dict[str, np.ndarray] = {}
+    for name, leaf in sorted(variable_shapes(config).items()):
+        if name.endswith("kernel"):
+            height, width, _, outputs = leaf.shape
+            deviation = (2 / (height * width * outputs)) ** 0.5
+            flat[name] = (deviation * rng.standard_normal(leaf.shape)).astype(np.float32)
+        else:
+            fill = np.ones if name.endswith(("scale", "var")) else np.zeros
+            flat[name] = fill(leaf.shape, np.float32)
+    return flax.traverse_util.unflatten_dict(flat, sep="/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ import safetensors.numpy
 import torch
 from transformers import ResNetConfig, ResNetModel
 
-from endoclip_jax.convert.resnet import CAFFE_SCALE, IMAGENET_SCALE, read_resnet, units
+from endoclip_jax.convert.resnet import (
+    CAFFE_SCALE,
+    IMAGENET_SCALE,
+    random_resnet,
+    read_resnet,
+    units,
+)
 from endoclip_jax.errors import UserError
 
 SIZES = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [2, 1]}
@@ -156,3 +163,15 @@ def test_damaged_keras_weights_are_refused(tmp_path):
         read_resnet(part)
     with pytest.raises(UserError, match="is no ResNet"):
         read_resnet(tmp_path / "nowhere")
+
+
+def test_random_resnet_50_is_pytorchs_in_size_and_spread_and_comes_from_its_seed():
+    first, again, other = (random_resnet(seed).variables for seed in (0, 0, 1))
+    flat = flax.traverse_util.flatten_dict(first["params"], sep="/")
+    assert sum(leaf.size for leaf in flat.values()) == 23_508_032  # without the classifier
+    kernel = flat["stage_3_block_0/conv_1/convolution/kernel"]
+    np.testing.assert_allclose(kernel.std(), (2 / (9 * 512)) ** 0.5, rtol=1e-2)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.array_equal(
+        flat["stem/convolution/kernel"], other["params"]["stem"]["convolution"]["kernel"]
+    )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from endoclip_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
-GOALS = ("stage1", "stage2", "stage3", "pipeline")
+GOALS = ("stage1", "stage2", "stage3", "pipeline", "dino", "sscd")
 _CHOICES = {
     "goal": GOALS,
     "preset": ("auto", "demo", "paper"),
@@ -189,7 +189,7 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
       started: sections (`stage1`, ...) that have a checkpoint already.
     """
     path = workdir / CONFIG_FILE
-    stages = {"stage1", "stage2", "stage3", "clip"}
+    stages = {"stage1", "stage2", "stage3", "clip", "dino", "sscd"}
     if path.exists():
         try:
             before = flatten(json.loads(path.read_text()))

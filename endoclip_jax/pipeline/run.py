@@ -24,6 +24,7 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.cross_attention import CrossAttention
+from endoclip_jax.models.prototypes import PrototypeHead
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.cleansing import round_name
 from endoclip_jax.stages.stage import Setting
@@ -37,6 +38,8 @@ FOLDERS_OF = {
     "stage2": ("stage2",),
     "stage3": ("stage3",),
     "clip": ("clip",),
+    "dino": ("dino",),
+    "sscd": ("sscd",),
 }
 
 
@@ -220,6 +223,17 @@ def initial_cross(config: ConfigDict, key: jax.Array) -> dict[str, Any]:
     module = cross_attention_of(config)
     variables = module.init(key, unit, seen, unit, seen, method="similarity")
     return dict(variables.get("params", {}))
+
+
+def prototype_head_of(config: ConfigDict) -> PrototypeHead:
+    """DINO's projection head as configured."""
+    settings = config.dino
+    return PrototypeHead(
+        prototypes=settings.prototypes,
+        hidden=settings.hidden,
+        bottleneck=settings.bottleneck,
+        dtype=jnp.dtype(config.dtype).type,
+    )
 
 
 def cross_attention_of(config: ConfigDict) -> CrossAttention:

@@ -135,7 +135,7 @@ def dino(
         }
 
     def contrast(params: Any, features: Any, batch: Batch) -> tuple[jax.Array, Terms]:
-        teacher = params["teacher"]
+        teacher = jax.lax.stop_gradient(params["teacher"])
         return distillation_loss(
             features["student"],
             features["teacher"],

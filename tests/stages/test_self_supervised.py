@@ -41,6 +41,7 @@ MODEL = CLIP(
 )
 HEAD = PrototypeHead(prototypes=12, hidden=8, bottleneck=6)
 BATCH, STEPS, MOMENTUM = 18, 4, 0.9  # two steps an epoch
+KEY_BIAS = (jax.tree_util.DictKey("qkv"), jax.tree_util.DictKey("bias"))
 SSCD = {"temperature": 0.2, "entropy_weight": 2.0, "mix_odds": 0.5}
 
 
@@ -120,6 +121,8 @@ def test_resumes_to_the_bit_and_alike_on_one_device_in_parts(whole, tiny_shards,
     alone, _ = trained(name, tiny_shards, tmp_path / "alone", STEPS, devices=1, parts=2)
     for path, value in jax.tree_util.tree_leaves_with_path(alone):
         wanted = functools.reduce(lambda tree, key: tree[key.key], path, params)
+        if path[-2:] == KEY_BIAS:  # no loss depends on the keys' bias: what moves it is rounding
+            value, wanted = (np.delete(x, np.s_[8:16]) for x in (value, wanted))
         np.testing.assert_allclose(value, wanted, rtol=2e-3, atol=2e-5, err_msg=str(path))
 
 
@@ -138,7 +141,7 @@ def test_the_text_tower_stays_and_the_image_tower_learns(whole):
 def test_one_dino_update_is_the_oracle_s(tiny_shards, tmp_path):
     """Loss and centre from the towers' own outputs; teacher after student; prototypes that wait."""
     stage, before = dino_of(setting_of(tiny_shards)), params_of("dino")
-    batch = stage.complete(stage.batches.at(0))
+    batch = jax.tree.map(jnp.asarray, stage.complete(stage.batches.at(0)))
     loss, _ = jax.jit(stage.loss)(before, batch)
     features = jax.jit(stage.embed)(before, batch)
     given = {name: np.asarray(value, np.float64) for name, value in features.items()}

@@ -120,7 +120,7 @@ def test_partners_are_the_next_valid_rows_wherever_padding_stands():
 def test_shares_are_a_beta_distribution():
     """Beta(2, 2): mean 1/2, variance 1/20, and 0.104 of it below 0.2 (3x^2 - 2x^3)."""
     lots = (np.arange(2000, dtype=np.float32)[:, None] + 0.5) / 2000
-    kept = jax.jit(share_kept)
+    kept = jax.jit(share_kept, static_argnums=2)
     shares = np.asarray(kept(np.zeros_like(lots), lots, 0.5))
     moments = [shares.mean(), shares.var(), (shares < 0.2).mean()]
     np.testing.assert_allclose(moments, [0.5, 0.05, 0.104], atol=1e-3)

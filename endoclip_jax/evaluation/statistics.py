@@ -11,7 +11,7 @@ gives weight 3 to each of that patient's frames, so one sort of the scores serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +132,45 @@ def difference_interval(
     )
     difference = _value(metric, scores, labels) - _value(metric, other_scores, labels)
     return Interval(difference, *_percentiles(values), redrawn)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models' scores of the same samples, and whose samples they are."""
+
+    scores: Float[np.ndarray, " n"]
+    other_scores: Float[np.ndarray, " n"]
+    labels: Labels
+    groups: Groups
+
+
+def mean_difference_interval(
+    metric: str, pairs: Sequence[Pair], seed: int, draws: int = DRAWS
+) -> Interval:
+    """Mean over pairs (one for each training seed) of metric(scores) − metric(other_scores).
+
+    Patients are resampled jointly: one who stands in several pairs has the same weight in all of
+    them, since what is asked is whether *other patients* would say the same.
+    """
+    checked = [
+        (_checked(pair.scores, pair.labels), _checked(pair.other_scores, pair.labels)[0])
+        for pair in pairs
+    ]
+    measure = METRICS[metric]
+    ends = np.cumsum([len(pair.groups) for pair in pairs])[:-1]
+
+    def mean_difference(weights: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, " draws"]:
+        parts = np.split(weights, ends, axis=1)
+        differences = [
+            measure(scores, labels, part) - measure(other, labels, part)
+            for ((scores, labels), other), part in zip(checked, parts, strict=True)
+        ]
+        return np.mean(differences, axis=0)
+
+    groups = np.concatenate([np.asarray(pair.groups) for pair in pairs])
+    values, redrawn = _bootstrap(mean_difference, groups, seed, draws)
+    whole = mean_difference(np.ones((1, len(groups))))
+    return Interval(float(whole[0]), *_percentiles(values), redrawn)
 
 
 def ratio_interval(

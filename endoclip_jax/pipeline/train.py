@@ -30,6 +30,7 @@ from endoclip_jax.pipeline.run import (
 from endoclip_jax.stages.attunement import attunement
 from endoclip_jax.stages.cleansing import cleansing, select_frames
 from endoclip_jax.stages.joined import joined
+from endoclip_jax.stages.noise import ExtractionNoise
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
 from endoclip_jax.training import checkpoints, processes
@@ -103,6 +104,7 @@ def run_stage2(run: Run) -> None:
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
         contrastive=contrastive_of(run, "stage2", run.mesh()),
+        noise=_extraction_noise(run),
     )
     fit(run, stage, params, "stage2")
 
@@ -110,7 +112,7 @@ def run_stage2(run: Run) -> None:
 def run_stage3(run: Run) -> None:
     settings = run.config.stage3
     cross_attention = cross_attention_of(run.config)
-    params = params_of(run, "stage2")
+    params = params_of(run, "stage2" if settings.start == "stage2" else ROUND_2)
     unit = jnp.ones((1, 1, run.config.model.embed_dim))
     seen = jnp.ones((1, 1), bool)
     variables = cross_attention.init(
@@ -129,8 +131,14 @@ def run_stage3(run: Run) -> None:
         max_texts=settings.max_texts,
         include_single=settings.include_single,
         contrastive=contrastive_of(run, "stage3", run.mesh()),
+        noise=_extraction_noise(run),
     )
     fit(run, stage, params, "stage3")
+
+
+def _extraction_noise(run: Run) -> ExtractionNoise:
+    settings = run.config.attributes
+    return ExtractionNoise(settings.noise_drop, settings.noise_flip, run.config.seed)
 
 
 def run_clip(run: Run) -> None:

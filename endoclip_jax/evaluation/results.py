@@ -70,6 +70,7 @@ class Row:
     chance: float | None = None
     n_pos: int | None = None
     n_neg: int | None = None
+    p: float | None = None  # two-sided, of a difference between two models
 
     @property
     def is_few_shot(self) -> bool:
@@ -114,6 +115,25 @@ def few_shot_rows(model: str, task: str, result: FewShot, labels: Labels) -> lis
         spread = Interval(mean, mean - sd, mean + sd)
         rows.append(_row(model, task, f"{100 * result.fraction:g} %", metric, labels, spread))
     return rows
+
+
+def interval_row(
+    model: str,
+    task: str,
+    setting: str,
+    metric: str,
+    spread: Interval,
+    *,
+    chance: float | None = None,
+    n_pos: int | None = None,
+    n_neg: int | None = None,
+    p: float | None = None,
+) -> Row:
+    """The row of any number with its interval; a dash where it has no value."""
+    if not math.isfinite(spread.value):
+        return Row(model, task, setting, metric, None, n_pos=n_pos, n_neg=n_neg)
+    low, high = spread.low, spread.high
+    return Row(model, task, setting, metric, spread.value, low, high, chance, n_pos, n_neg, p)
 
 
 def write_results(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from endoclip_jax.evaluation.evaluate import (
-    Subject,
     TaskResult,
     evaluate_detection,
     evaluate_malignancy,
@@ -28,6 +27,7 @@ from endoclip_jax.evaluation.results import (
     write_results,
 )
 from endoclip_jax.evaluation.statistics import Interval, difference_interval
+from endoclip_jax.evaluation.subjects import Subject
 from endoclip_jax.pipeline.pictures import draw_pictures
 from endoclip_jax.pipeline.run import (
     FOLDERS_OF,

@@ -12,13 +12,13 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.evaluate import (
     BENIGN,
     MALIGNANT,
-    Subject,
     TaskResult,
     evaluate_detection,
     evaluate_malignancy,
 )
 from endoclip_jax.evaluation.frame_sets import FolderFrames
 from endoclip_jax.evaluation.results import format_table, write_results
+from endoclip_jax.evaluation.subjects import Subject
 from endoclip_jax.models.clip import CLIP, CLIPConfig, initial_params
 from endoclip_jax.training import checkpoints
 

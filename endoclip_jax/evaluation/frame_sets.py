@@ -53,6 +53,10 @@ class Truth:
 class FrameSet(Protocol):
     """Frames that can be read in batches, with their truth."""
 
+    def labelled_frames(self) -> np.ndarray:
+        """Ids of all its frames, readable or not."""
+        ...
+
     def batches(self, image_size: int) -> Iterable[Mapping[str, np.ndarray]]: ...
 
     def truth(self, frames: np.ndarray) -> Truth: ...
@@ -65,11 +69,15 @@ class SplitFrames:
     index: Index
     rows: np.ndarray
 
-    def batches(self, image_size: int) -> Iterable[Mapping[str, np.ndarray]]:
+    def labelled_frames(self) -> np.ndarray:
+        """Frame rows of known truth."""
         frames = [self.index.frame_rows(int(row)) for row in self.rows]
         known = np.concatenate([*frames, np.zeros((0,), np.int64)])
-        known = known[self.index.frames["polyp"][known] != UNKNOWN_POLYP]
-        return scoring_batches(self.index, known, batch=_BATCH, image_size=image_size)
+        return known[self.index.frames["polyp"][known] != UNKNOWN_POLYP]
+
+    def batches(self, image_size: int) -> Iterable[Mapping[str, np.ndarray]]:
+        frames = self.labelled_frames()
+        return scoring_batches(self.index, frames, batch=_BATCH, image_size=image_size)
 
     def truth(self, frames: np.ndarray) -> Truth:
         records = np.asarray(self.index.frames["record"][frames], np.int64)
@@ -98,9 +106,10 @@ class SplitPolyps:
     rows: np.ndarray
 
     def batches(self, image_size: int) -> Iterable[Mapping[str, np.ndarray]]:
-        return scoring_batches(self.index, self.frame_rows(), batch=_BATCH, image_size=image_size)
+        frames = self.labelled_frames()
+        return scoring_batches(self.index, frames, batch=_BATCH, image_size=image_size)
 
-    def frame_rows(self) -> np.ndarray:
+    def labelled_frames(self) -> np.ndarray:
         """Rows of these frames in the index, ascending."""
         return np.unique(self.index.polyps["frame"][self._polyps()]).astype(np.int64)
 
@@ -146,6 +155,10 @@ class FolderFrames:
     @classmethod
     def open(cls, folder: Path) -> FolderFrames:
         return cls(read_labelled(folder))
+
+    def labelled_frames(self) -> np.ndarray:
+        """Positions of the frames in `labels.csv`."""
+        return np.arange(len(self.labelled))
 
     def batches(self, image_size: int) -> Iterable[Mapping[str, np.ndarray]]:
         return labelled_batches(self.labelled, batch=_BATCH, image_size=image_size)

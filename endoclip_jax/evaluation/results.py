@@ -240,7 +240,7 @@ def format_table(rows: Sequence[Row]) -> str:
         lines = [["", *names]]
         lines += [[m, *(format_value(cells.get((m, n))) for n in numbers)] for m in models]
         lines += [["chance", *(_decimal(chances.get(n, math.nan), 3) for n in numbers)]]
-        blocks.append(f"{task}{class_counts(rows, task)}\n{_aligned(lines)}")
+        blocks.append(f"{task}{class_counts(rows, task)}\n{aligned(lines)}")
     note = (
         "zero-shot: value (95 % interval, patients resampled); "
         "few-shot: mean ± sd over seeds, training patients drawn at random"
@@ -319,11 +319,12 @@ def _decimal(value: float, digits: int) -> str:
     return text[1:] if text.startswith("0.") else text
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns of text, the first `left` of them flush left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

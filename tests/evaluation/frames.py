@@ -19,6 +19,9 @@ class ArrayFrames:
     patients: np.ndarray
     unreadable: int = 0
 
+    def labelled_frames(self):
+        return np.arange(len(self.red))
+
     def batches(self, image_size):
         for start in range(0, len(self.red), 16):
             frame = np.full(16, -1)

@@ -1,10 +1,14 @@
-"""Labelled frames for evaluation: a folder whose `labels.csv` has `file,polyp[,vienna,patient]`."""
+"""Labelled frames for evaluation: a folder whose `labels.csv` has `file,polyp[,vienna,patient]`.
+
+Three more columns are read where they are there, for results by part: `segment` (of the colon),
+`size_class` and `imaging`, each any short word, or empty.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +22,22 @@ from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import FrameError, decode_image
 
 LABELS_FILE = "labels.csv"
+STRATA = ("segment", "size_class", "imaging")
 _POLYP = {"0": False, "1": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none."""
+    """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none.
+
+    `strata` has the optional columns that there are, "" where a cell is empty.
+    """
 
     paths: tuple[Path, ...]
     polyp: Bool[np.ndarray, " n"]
     vienna: Int[np.ndarray, " n"]
     patient: tuple[str, ...]
+    strata: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,8 +71,13 @@ def read_labelled(folder: str | Path) -> LabelledFrames:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise UserError(f"{labels} names {twice.name} twice: leave one line.")
+    strata = {
+        column: np.array([(row[column] or "").strip() for row in rows], str)
+        for column in STRATA
+        if column in rows[0]
+    }
     return LabelledFrames(
-        tuple(paths), np.array(polyp, bool), np.array(vienna, np.int16), tuple(patient)
+        tuple(paths), np.array(polyp, bool), np.array(vienna, np.int16), tuple(patient), strata
     )
 
 

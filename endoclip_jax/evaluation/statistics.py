@@ -116,10 +116,33 @@ def difference_interval(
     seed: int,
     draws: int = DRAWS,
 ) -> Interval:
+    """The difference of `paired_test` alone, with its interval."""
+    return paired_test(metric, scores, other_scores, labels, groups, seed, draws).difference
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A difference with its interval, and the two-sided bootstrap p of there being none."""
+
+    difference: Interval
+    p: float
+
+
+def paired_test(
+    metric: str,
+    scores: Float[np.ndarray, " n"],
+    other_scores: Float[np.ndarray, " n"],
+    labels: Labels,
+    groups: Groups,
+    seed: int,
+    draws: int = DRAWS,
+) -> PairedTest:
     """metric(scores) − metric(other_scores) on the same samples, patients resampled jointly.
 
     The paired interval is the honest answer to "is the one model better": two separate intervals
-    may overlap while every draw agrees on the winner.
+    may overlap while every draw agrees on the winner. p is twice the share of draws on the other
+    side of zero, that share counted with one draw more than there were (Davison and Hinkley, 1997,
+    eq. 4.11), so that it is never zero.
     """
     scores, labels = _checked(scores, labels)
     other_scores, _ = _checked(other_scores, labels)
@@ -131,7 +154,26 @@ def difference_interval(
         draws,
     )
     difference = _value(metric, scores, labels) - _value(metric, other_scores, labels)
-    return Interval(difference, *_percentiles(values), redrawn)
+    beyond = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (len(values) + 1))
+    return PairedTest(Interval(difference, *_percentiles(values), redrawn), p)
+
+
+def weighted_interval(
+    statistic: Callable[[Float[np.ndarray, "draws n"]], Float[np.ndarray, " draws"]],
+    groups: Groups,
+    seed: int,
+    draws: int = DRAWS,
+) -> Interval:
+    """Any statistic of sample weights with its patient-clustered interval; NaN draws are redrawn.
+
+    A statistic that has no value on the data itself gives NaN throughout.
+    """
+    value = float(statistic(np.ones((1, len(groups))))[0])
+    if not np.isfinite(value):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    values, redrawn = _bootstrap(statistic, groups, seed, draws)
+    return Interval(value, *_percentiles(values), redrawn)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _stage(**values) -> ConfigDict:
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.goal = "pipeline"  # stage1, stage2, stage3, pipeline or table
+    config.goal = "pipeline"  # stage1, stage2, stage3, pipeline, dino, sscd or table
     config.preset = "auto"
     config.seed = 0
     config.workdir = ""  # default: runs/default beside launch/
@@ -111,6 +111,39 @@ def get_config() -> ConfigDict:
     )
     # The baseline trained on the same patients, for as many updates as the three stages together.
     config.clip = _stage(logit_scale_init="keep")
+    # The baselines without text; in a table for as many updates as the three stages together.
+    # Published numbers, but for the optimizer, which is this project's (DINO: AdamW as well, decay
+    # .04 rising to .4; SSCD: LARS), and SSCD's weight, which its authors set to 30 for their
+    # ResNet and advise to lower for another.
+    config.dino = _stage(
+        learning_rate=5e-4,
+        warmup_epochs=10,
+        weight_decay=0.04,
+        logit_scale_init="keep",
+        best_metric="step",  # a teacher sets its own target: no loss of it ranks checkpoints
+        best_is_larger=True,
+        prototypes=65536,
+        hidden=2048,
+        bottleneck=256,
+        local_crops=8,
+        local_size=96,
+        momentum=0.996,
+        temperature=0.04,
+        temperature_start=0.04,
+        temperature_epochs=0,
+        frozen_epochs=1,
+    )
+    config.sscd = _stage(
+        learning_rate=5e-4,
+        warmup_epochs=5,
+        weight_decay=1e-6,
+        logit_scale_init="keep",
+        best_metric="step",
+        best_is_larger=True,
+        temperature=0.05,
+        entropy_weight=10.0,
+        mix_odds=0.05,
+    )
 
     config.log = ConfigDict({"every_steps": 20, "validate_epochs": 10, "save_epochs": 10})
     config.eval = ConfigDict(
@@ -200,6 +233,15 @@ def get_config() -> ConfigDict:
                 "best_is_larger": True,
             },
             "clip": {"warmup_epochs": 10, "global_batch": 64, "learning_rate": 5e-4},
+            "dino": {
+                "global_batch": 64,
+                "prototypes": 1024,
+                "hidden": 256,
+                "bottleneck": 64,
+                "local_crops": 4,
+                "local_size": 16,
+            },
+            "sscd": {"global_batch": 64},
         }
     )
     return config

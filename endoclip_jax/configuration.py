@@ -13,8 +13,8 @@ from ml_collections import ConfigDict, config_flags
 from endoclip_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
-GOALS = ("stage1", "stage2", "stage3", "pipeline", "table")
-_CONFIG_FILES = ("stage1", "stage2", "stage3", "pipeline", "table1", "table2", "sensitivity")
+GOALS = ("stage1", "stage2", "stage3", "pipeline", "dino", "sscd", "table")
+_CONFIG_FILES = (*GOALS[:-1], "table1", "table2", "sensitivity", "best")
 _CHOICES = {
     "goal": GOALS,
     "preset": ("auto", "demo", "paper"),
@@ -217,7 +217,7 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
       started: sections (`stage1`, ...) that have a checkpoint already.
     """
     path = workdir / CONFIG_FILE
-    stages = {"stage1", "stage2", "stage3", "clip"}
+    stages = {"stage1", "stage2", "stage3", "clip", "dino", "sscd"}
     if path.exists():
         try:
             before = flatten(json.loads(path.read_text()))

@@ -18,7 +18,7 @@ readable candidate is a black image with `valid` False. Damaged frames are count
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
@@ -220,6 +220,7 @@ def frame_batches(
     train: bool,
     process_index: int = 0,
     process_count: int = 1,
+    make_view: Callable[..., FrameView] | None = None,
 ) -> Batches:
     """One frame a patient: `image` u8[b,S,S,3], `record` i64[b], `frame` i64[b], `valid` bool[b].
 
@@ -231,10 +232,11 @@ def frame_batches(
     Args:
       candidates: frame rows to draw from, for each of `records`; none may be empty.
       stream: names the random stream, e.g. `stage1/round2`.
+      make_view: fills rows otherwise than `FrameView`, of whose arguments it is called.
     """
     faults = Faults()
     groups = _units(index, records, candidates, train)
-    view = FrameView(
+    view = (make_view or FrameView)(
         FrameReader(index, faults), groups, records.tolist(), candidates, seed, stream, image_size,
         train,
     )  # fmt: skip

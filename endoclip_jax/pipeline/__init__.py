@@ -29,6 +29,8 @@ STAGES_OF = {
     "stage2": ("stage1", "stage2"),
     "stage3": ("stage1", "stage2", "stage3"),
     "pipeline": ("stage1", "stage2", "stage3", "clip"),
+    "dino": ("dino",),
+    "sscd": ("sscd",),
 }
 
 

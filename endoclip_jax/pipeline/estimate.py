@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from ml_collections import ConfigDict
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP
-from endoclip_jax.pipeline.run import FOLDERS_OF, cross_attention_of, mesh_of
+from endoclip_jax.pipeline.run import (
+    FOLDERS_OF,
+    cross_attention_of,
+    mesh_of,
+    prototype_head_of,
+)
+from endoclip_jax.stages.dino import FROZEN as DINO_FROZEN
+from endoclip_jax.stages.dino import dino_params
+from endoclip_jax.stages.sscd import FROZEN as SSCD_FROZEN
 from endoclip_jax.training import checkpoints
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import shardings
@@ -32,7 +41,9 @@ def state_bytes(config: ConfigDict, model: CLIP, stage: str, mesh: Mesh) -> tupl
       UserError: for a mesh that does not divide the model.
     """
     settings = config[stage]
-    frozen = [("clip", "text")] if settings.get("freeze_text", False) else []
+    frozen: Sequence[tuple[str, ...]] = {"dino": DINO_FROZEN, "sscd": SSCD_FROZEN}.get(stage, ())
+    if settings.get("freeze_text", False):
+        frozen = [("clip", "text")]
     optimizer = make_optimizer(Schedule(2, 1, 1e-3), settings.weight_decay, frozen)
 
     def state() -> TrainState:
@@ -46,6 +57,8 @@ def state_bytes(config: ConfigDict, model: CLIP, stage: str, mesh: Mesh) -> tupl
                 key, unit, seen, unit, seen, method="similarity"
             )
             params["cross"] = variables.get("params", {})
+        if stage == "dino":
+            params = dino_params(params["clip"], prototype_head_of(config), 0)
         return TrainState.create(params, optimizer)
 
     shapes = jax.eval_shape(state)

@@ -25,6 +25,7 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.cross_attention import CrossAttention
+from endoclip_jax.models.prototypes import PrototypeHead
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages.stage import Setting
 from endoclip_jax.training import checkpoints, processes
@@ -37,6 +38,8 @@ FOLDERS_OF = {
     "stage2": ("stage2",),
     "stage3": ("stage3",),
     "clip": ("clip",),
+    "dino": ("dino",),
+    "sscd": ("sscd",),
 }
 
 
@@ -207,6 +210,17 @@ def params_of(run: Run, name: str) -> dict[str, Any]:
 def best_step(run: Run, name: str) -> int:
     """The step of a stage's best checkpoint, as process 0 sees the files."""
     return int(processes.first(lambda: checkpoints.best_step(run.folder(name))))
+
+
+def prototype_head_of(config: ConfigDict) -> PrototypeHead:
+    """DINO's projection head as configured."""
+    settings = config.dino
+    return PrototypeHead(
+        prototypes=settings.prototypes,
+        hidden=settings.hidden,
+        bottleneck=settings.bottleneck,
+        dtype=jnp.dtype(config.dtype).type,
+    )
 
 
 def cross_attention_of(config: ConfigDict) -> CrossAttention:

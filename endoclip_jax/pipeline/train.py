@@ -26,11 +26,16 @@ from endoclip_jax.pipeline.run import (
     cross_attention_of,
     initial_params,
     params_of,
+    prototype_head_of,
 )
 from endoclip_jax.stages.attunement import attunement
 from endoclip_jax.stages.cleansing import cleansing, select_frames
+from endoclip_jax.stages.dino import FROZEN as DINO_FROZEN
+from endoclip_jax.stages.dino import dino, dino_params
 from endoclip_jax.stages.joined import joined
 from endoclip_jax.stages.noise import ExtractionNoise
+from endoclip_jax.stages.sscd import FROZEN as SSCD_FROZEN
+from endoclip_jax.stages.sscd import sscd
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.stages.unification import unification
 from endoclip_jax.training import checkpoints, processes
@@ -149,11 +154,60 @@ def run_clip(run: Run) -> None:
         temperature=run.config.loss.temperature,
         contrastive=contrastive_of(run, "clip", run.mesh()),
     )
-    updates = sum(
+    fit(run, stage, initial_params(run), "clip", steps=updates_of_stages(run))
+
+
+def updates_of_stages(run: Run) -> int:
+    """How often the three stages together updated: what every other row of Table 1 gets."""
+    return sum(
         checkpoints.saved_steps(run.folder(name))[-1]
         for name in (ROUND_1, ROUND_2, "stage2", "stage3")
     )
-    fit(run, stage, initial_params(run), "clip", steps=updates)
+
+
+def run_dino(run: Run) -> None:
+    settings = run.config.dino
+    head = prototype_head_of(run.config)
+    steps = _updates_of_baseline(run)
+    stage = dino(
+        run.setting,
+        head,
+        steps=steps,
+        **{
+            name: settings[name]
+            for name in (
+                "global_batch",
+                "epochs",
+                "local_crops",
+                "local_size",
+                "momentum",
+                "temperature",
+                "temperature_start",
+                "temperature_epochs",
+                "frozen_epochs",
+            )
+        },
+    )
+    start = initial_params(run)["clip"]
+    params = jax.device_get(dino_params(start, head, run.config.seed))
+    fit(run, stage, params, "dino", DINO_FROZEN, steps)
+
+
+def run_sscd(run: Run) -> None:
+    settings = run.config.sscd
+    stage = sscd(
+        run.setting,
+        global_batch=settings.global_batch,
+        temperature=settings.temperature,
+        entropy_weight=settings.entropy_weight,
+        mix_odds=settings.mix_odds,
+    )
+    fit(run, stage, initial_params(run), "sscd", SSCD_FROZEN, _updates_of_baseline(run))
+
+
+def _updates_of_baseline(run: Run) -> int | None:
+    """Those of the stages where these are trained too; None: the baseline's own epochs."""
+    return None if run.config.goal in ("dino", "sscd") else updates_of_stages(run)
 
 
 RUN_STAGE: dict[str, Callable[[Run], None]] = {
@@ -161,6 +215,8 @@ RUN_STAGE: dict[str, Callable[[Run], None]] = {
     "stage2": run_stage2,
     "stage3": run_stage3,
     "clip": run_clip,
+    "dino": run_dino,
+    "sscd": run_sscd,
 }
 
 
@@ -216,6 +272,7 @@ def fit(
         mesh=run.mesh(),
         folder=run.folder(stage.name),
         meta=checkpoint_meta(run, stage.name, section),
+        after_update=stage.after_update,
         say=run.say,
         stop=run.stop.reached,
         watchdog=processes.watchdog(),

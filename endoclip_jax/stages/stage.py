@@ -55,6 +55,11 @@ Terms = dict[str, jax.Array]
 Loss = Callable[[Any, Batch], tuple[jax.Array, Terms]]
 
 
+def as_it_is(batch: Batch) -> Batch:
+    """A batch whose rows do nothing to each other before the towers."""
+    return batch
+
+
 def at_once(embed: Callable[[Any, Batch], Any], contrast: Callable[[Any, Any, Batch], Any]) -> Loss:
     """The loss of a batch whose features are all computed together."""
     return lambda params, batch: contrast(params, embed(params, batch), batch)
@@ -70,6 +75,8 @@ class PreparedStage:
       embed: (parameters, batch) to features, a row for each of the batch's that depends on it
         alone: what the towers do, and what can be done in parts.
       contrast: (parameters, features, batch) to the loss of the global batch and its terms.
+      together: what rows do to each other before the towers see them, such as mixing images.
+      after_update: moves parameters that are not the optimizer's (`training.state.make_update`).
       validate: further measures on held-out patients.
       notes: what was left out or capped, to be shown at the start.
       combine: makes the loss of `embed` and `contrast`; how, is the trainer's choice.
@@ -84,11 +91,14 @@ class PreparedStage:
     validate: Callable[[Any], dict[str, float]] = lambda _params: {}
     notes: list[str] = field(default_factory=list)
     combine: Callable[[Any, Any], Loss] = at_once
+    together: Callable[[Batch], Batch] = as_it_is
+    after_update: Callable[[Any, Terms], Any] = lambda params, _terms: params
 
     @property
     def loss(self) -> Loss:
         """(parameters, batch) to the loss of the global batch and its terms."""
-        return self.combine(self.embed, self.contrast)
+        of_features = self.combine(self.embed, self.contrast)
+        return lambda params, batch: of_features(params, self.together(batch))
 
 
 def encode_images(model: CLIP, params: Mapping[str, Any], image: jax.Array) -> jax.Array:

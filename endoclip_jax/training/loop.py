@@ -34,7 +34,14 @@ from endoclip_jax.training.sharding import (
     shard_batch,
     shardings,
 )
-from endoclip_jax.training.state import Carried, Loss, TrainState, make_update
+from endoclip_jax.training.state import (
+    AfterUpdate,
+    Carried,
+    Loss,
+    TrainState,
+    make_update,
+    unchanged,
+)
 from endoclip_jax.training.watchdog import Watchdog
 
 HostBatch = dict[str, np.ndarray]
@@ -69,7 +76,8 @@ class Stage(Protocol):
 
     @property
     def loss(self) -> Loss:
-        """The loss of the global batch, and its terms `entropy` and `excess`."""
+        """The loss of the global batch, and its terms `entropy` and `excess`; numbers among further
+        terms are shown at validation."""
 
     @property
     def validate(self) -> Callable[[Any], dict[str, float]]:
@@ -112,6 +120,7 @@ def train(
     mesh: Mesh,
     folder: Path,
     meta: Mapping[str, Any],
+    after_update: AfterUpdate = unchanged,
     say: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
     watchdog: Watchdog | None = None,
@@ -123,6 +132,7 @@ def train(
       folder: the stage's folder: checkpoints, metrics and event files go there.
       meta: stored with every checkpoint beside step, seconds, validation and the digest of the
         sample ids seen so far.
+      after_update: how parameters move that are not the optimizer's (`make_update`).
       stop: asked once a step, by all processes alike: whether to save and stop after it.
       watchdog: is told of each step.
 
@@ -135,7 +145,7 @@ def train(
     state = distribute(TrainState.create(params, optimizer), mesh)
     everywhere = replicated(mesh)
     layout = shardings(state, mesh), everywhere, everywhere
-    update = make_update(stage.loss, optimizer, layout)
+    update = make_update(stage.loss, optimizer, layout, after_update)
     running = replicate(StepMetrics.empty(), mesh)
     _check_continues(newest_meta(folder), meta, folder)
     restored = checkpoints.restore(Carried.of(state, running))
@@ -227,7 +237,8 @@ def _validate(stage: Stage, loss: Loss, params: Any, mesh: Mesh) -> dict[str, fl
     for _ in range(stage.validation.steps_per_epoch):
         value, terms = loss(params, shard_batch(stage.complete(next(batches)), mesh))
         for name, term in {"loss": value, **terms}.items():
-            totals.setdefault(name, []).append(float(term))
+            if term.ndim == 0:  # an array is meant for `after_update`
+                totals.setdefault(name, []).append(float(term))
     close = getattr(batches, "close", None)
     if close is not None:
         close()

@@ -14,7 +14,14 @@ from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import project_logit_scale
 
 Batch = Mapping[str, jax.Array]
-Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+Terms = dict[str, jax.Array]
+Loss = Callable[[Any, Batch], tuple[jax.Array, Terms]]
+AfterUpdate = Callable[[Any, Terms], Any]
+
+
+def unchanged(params: Any, _terms: Terms) -> Any:
+    """What follows an update where all parameters are the optimizer's: nothing."""
+    return params
 
 
 @flax.struct.dataclass
@@ -48,7 +55,12 @@ class Carried(TrainState):
 Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
 
 
-def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any = None) -> Update:
+def make_update(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    layout: Any = None,
+    after_update: AfterUpdate = unchanged,
+) -> Update:
     """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
 
     State and metrics are donated. The loss is that of the global batch; over a batch that is split
@@ -57,6 +69,9 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any
     Args:
       layout: shardings of the three results. Left to XLA they could differ from those of the
         arguments, and the second call would be compiled again.
+      after_update: (new parameters, the loss's terms) to the parameters that are kept: moves those
+        the optimizer does not, such as a teacher that follows a student, or a running mean. Being
+        parameters, they are checkpointed, laid out and resumed like all others.
     """
 
     def update(
@@ -65,6 +80,7 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any
         (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = project_logit_scale(optax.apply_updates(state.params, updates))
+        params = after_update(params, terms)
         metrics = StepMetrics.single_from_model_output(
             loss=value,
             grad_norm=optax.tree.norm(grads),

@@ -44,7 +44,8 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
 
     config.data = ConfigDict({"shards": "", "split": "train"})
-    config.init = ConfigDict({"clip": ""})
+    # Weights to start from; and of a ResNet-50, for Table 1's row ImageNet.
+    config.init = ConfigDict({"clip": "", "resnet": ""})
     config.attributes = ConfigDict(
         {
             "include_location": False,
@@ -152,6 +153,7 @@ def get_config() -> ConfigDict:
             "malignancy": "",  # folder of labelled frames with Vienna classes
             "bootstrap_draws": 1000,
             "few_shot": True,
+            "resnet_size": 224,  # side of the images that Table 1's ResNets read
         }
     )
 
@@ -242,6 +244,7 @@ def get_config() -> ConfigDict:
                 "local_size": 16,
             },
             "sscd": {"global_batch": 64},
+            "eval": {"resnet_size": 64},
         }
     )
     return config

@@ -22,6 +22,10 @@ def get_config():
     config.table.title = "Table 1: detection and malignancy"
     config.table.columns = table_scale.DETECTION + table_scale.MALIGNANCY
     config.table.rows = (
+        _both("Random (ResNet-50)", "random_resnet", paper="Random"),
+        _both("ImageNet (ResNet-50)", "imagenet_resnet", paper="ImageNet"),
+        _both("DINO", "dino", paper="DINO"),
+        _both("SSCD", "sscd", paper="SSCD"),
         _both("CLIP (pre-trained)", "pretrained_clip", paper="CLIP"),
         _both("CLIP (trained here)", "clip"),
         {"name": "Endo-CLIP, round 1", "detection": "stage1_round1"},

@@ -44,6 +44,7 @@ _FREE_TO_CHANGE = (
     "mesh",
     "remat",
     "table",
+    "init.resnet",
 )
 
 

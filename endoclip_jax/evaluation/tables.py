@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from endoclip_jax.evaluation.page import Bullets, Paragraph, Part, Table
-from endoclip_jax.evaluation.verdicts import PairedTest, t_interval
+from endoclip_jax.evaluation.verdicts import ClaimTest, t_interval
 
 SCHEMA = 1
 Column = tuple[str, str, str]
@@ -65,7 +65,7 @@ class Judged:
     better: str
     worse: str
     column: Column
-    test: PairedTest | None
+    test: ClaimTest | None
     paper_gain: float | None = None
 
     @property

@@ -31,7 +31,7 @@ CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
 @dataclass(frozen=True)
-class PairedTest:
+class ClaimTest:
     """A difference with what is known of its chance; `of_seeds` are the differences themselves."""
 
     metric: str
@@ -61,7 +61,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def paired_test(metric: str, pairs: Sequence[Pair], seed: int, draws: int = DRAWS) -> PairedTest:
+def claim_test(metric: str, pairs: Sequence[Pair], seed: int, draws: int = DRAWS) -> ClaimTest:
     """metric ("auroc" or "aupr") of A minus that of B; `pairs` holds both scores of each seed."""
     measure = METRICS[metric]
     of_seeds = []
@@ -69,7 +69,7 @@ def paired_test(metric: str, pairs: Sequence[Pair], seed: int, draws: int = DRAW
         labels, once = np.asarray(pair.labels).astype(bool), np.ones((1, len(pair.labels)))
         a, b = (np.asarray(s, np.float64) for s in (pair.scores, pair.other_scores))
         of_seeds.append(float(measure(a, labels, once)[0] - measure(b, labels, once)[0]))
-    return PairedTest(
+    return ClaimTest(
         metric=metric,
         difference=float(np.mean(of_seeds)),
         of_seeds=tuple(of_seeds),
@@ -87,7 +87,7 @@ def verdict(over_seeds: Interval, over_patients: Interval) -> str:
     return UNDECIDED
 
 
-def _why(test: PairedTest) -> str:
+def _why(test: ClaimTest) -> str:
     if test.verdict == CONFIRMED:
         return "both intervals lie above zero"
     if test.verdict == REFUTED:

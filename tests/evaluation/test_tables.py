@@ -30,7 +30,7 @@ from endoclip_jax.evaluation.tables import (
     as_text,
     json_text,
 )
-from endoclip_jax.evaluation.verdicts import paired_test, t_interval
+from endoclip_jax.evaluation.verdicts import claim_test, t_interval
 from endoclip_jax.models.cross_attention import CrossAttention
 
 AUROC = ("malignancy", "auroc", ZERO_SHOT)
@@ -76,14 +76,14 @@ def test_t_interval_is_that_of_the_textbook():
 )
 def test_verdicts_on_scores_with_known_answers(better, worse, answer):
     rng = np.random.default_rng(4)
-    test = paired_test("auroc", [pair(rng, better, worse) for _ in range(5)], seed=0, draws=300)
+    test = claim_test("auroc", [pair(rng, better, worse) for _ in range(5)], seed=0, draws=300)
     assert test.verdict == answer, test
     assert test.difference == pytest.approx(np.mean(test.of_seeds))
     assert test.difference == pytest.approx(test.over_patients.value)
 
 
 def test_one_seed_decides_nothing_however_clear():
-    test = paired_test("auroc", [pair(np.random.default_rng(0), 3.0, 0.0)], seed=0, draws=100)
+    test = claim_test("auroc", [pair(np.random.default_rng(0), 3.0, 0.0)], seed=0, draws=100)
     assert test.over_patients.low > 0
     assert test.verdict == "undecided" and test.why == "one seed decides nothing"
 
@@ -92,7 +92,7 @@ def test_seeds_that_disagree_leave_it_undecided_though_the_patients_agree():
     rng = np.random.default_rng(1)
     gaps = [(2.5, 0.2), (2.5, 0.2), (2.5, 0.2), (0.2, 1.0), (0.2, 1.0)]
     pairs = [pair(rng, *gap, patients=600) for gap in gaps]
-    test = paired_test("auroc", pairs, seed=0, draws=300)
+    test = claim_test("auroc", pairs, seed=0, draws=300)
     assert test.over_patients.low > 0
     assert test.verdict == "undecided" and "other seeds" in test.why
 
@@ -107,7 +107,7 @@ def test_few_patients_leave_it_undecided_though_the_seeds_agree():
         gain = np.where(patient < 2, -1.0, 1.5)
         noise = rng.standard_normal((2, len(patient)))
         pairs.append(Pair(labels * (1 + gain) + noise[0], labels * 1.0 + noise[1], labels, patient))
-    test = paired_test("auroc", pairs, seed=0, draws=300)
+    test = claim_test("auroc", pairs, seed=0, draws=300)
     assert test.over_seeds.low > 0
     assert test.verdict == "undecided" and "other patients" in test.why
 
@@ -125,17 +125,15 @@ def test_a_patient_has_the_same_weight_in_every_seed():
 def test_mean_difference_is_that_of_the_seeds():
     rng = np.random.default_rng(5)
     pairs = [pair(rng, 1.0, 0.5, name=name) for name in "ab"]
-    by_hand = np.mean(
-        [auroc(p.scores, p.labels) - auroc(p.other_scores, p.labels) for p in pairs]
-    )
+    by_hand = np.mean([auroc(p.scores, p.labels) - auroc(p.other_scores, p.labels) for p in pairs])
     assert mean_difference_interval("auroc", pairs, 0, 20).value == pytest.approx(by_hand)
 
 
 @pytest.fixture(scope="module")
 def table():
     rng = np.random.default_rng(6)
-    test = paired_test("auroc", [pair(rng, 1.5, 0.5) for _ in range(3)], seed=0, draws=50)
-    single = paired_test("auroc", [pair(rng, 1.5, 0.5)], seed=0, draws=50)
+    test = claim_test("auroc", [pair(rng, 1.5, 0.5) for _ in range(3)], seed=0, draws=50)
+    single = claim_test("auroc", [pair(rng, 1.5, 0.5)], seed=0, draws=50)
     return ResultTable(
         name="table9",
         title="Table 9",

@@ -11,7 +11,7 @@ from endoclip_jax.evaluation import paper
 from endoclip_jax.evaluation.results import ZERO_SHOT
 from endoclip_jax.evaluation.statistics import Pair
 from endoclip_jax.evaluation.tables import Cell, Column, Judged, Line, Match
-from endoclip_jax.evaluation.verdicts import paired_test
+from endoclip_jax.evaluation.verdicts import claim_test
 from endoclip_jax.pipeline.tables.plan import Row
 from endoclip_jax.pipeline.tables.scores import Scored
 
@@ -68,7 +68,7 @@ def judge(claim: Claim, scored: Mapping[str, BySeed], *, seed: int, draws: int) 
         if a is not None and b is not None:
             pairs.append(_pair(a, b))
     gain = paper.GAINS[claim.paper_gain] if claim.paper_gain else None
-    test = paired_test("auroc", pairs, seed, draws) if pairs else None
+    test = claim_test("auroc", pairs, seed, draws) if pairs else None
     column = (claim.task, "auroc", ZERO_SHOT)
     return Judged(claim.claim, claim.better, claim.worse, column, test, gain)
 

@@ -16,12 +16,12 @@ import numpy as np
 from endoclip_jax.data.loaders import scoring_batches
 from endoclip_jax.data.selection import keep_top
 from endoclip_jax.evaluation.evaluate import TaskResult, evaluate_detection, evaluate_malignancy
-from endoclip_jax.evaluation.frame_selection import rule_quality
+from endoclip_jax.evaluation.frame_selection import rule_quality, selection_rows
 from endoclip_jax.evaluation.frame_sets import FolderFrames
 from endoclip_jax.evaluation.leak import GROUP, PatientFeatures, pairing_rates
 from endoclip_jax.evaluation.results import Row as Number
 from endoclip_jax.evaluation.tables import json_text, write_whole
-from endoclip_jax.pipeline.evaluate import detection_frames, selection_rows
+from endoclip_jax.pipeline.evaluate import detection_frames
 from endoclip_jax.pipeline.run import ROUND_2, Run, cross_attention_of, params_of
 from endoclip_jax.pipeline.tables.plan import STAGE_OF, Row
 from endoclip_jax.pipeline.tables.subjects import Absent, subject
@@ -107,7 +107,7 @@ def _key(run: Run, row: Row) -> dict[str, Any]:
         },
         "data": run.setting.index.fingerprint,
         "polyps": str(run.polyps or ""),
-        "settings": [run.config.seed, run.config.init.clip, run.config.eval.to_dict()],
+        "settings": [run.config.seed, run.config.init.to_dict(), run.config.eval.to_dict()],
     }
 
 
@@ -132,22 +132,12 @@ def _score(
         numbers += result.rows
         notes += result.notes
     if row.selection:
-        numbers += _selection(run, params[ROUND_2])
+        numbers += _selection(run, row, params[ROUND_2])
     matches = _leak_rates(run, params["stage3"], params[ROUND_2]) if row.leak else {}
     if row.leak and not matches:
         notes.append(f"match rates need {2 * GROUP} held-out multi-polyp patients")
-    arrays = {}
-    for name, result in tasks.items():
-        if row.name in result.scores and result.truth is not None:
-            groups = [f"{run.setting.index.fingerprint} {p!s}" for p in result.truth.patients]
-            arrays[f"{name} scores"] = result.scores[row.name]
-            arrays[f"{name} labels"] = result.labels
-            arrays[f"{name} groups"] = np.asarray(groups)
     folder.mkdir(parents=True, exist_ok=True)
-    partial_file = folder / (SCORES + ".partial")
-    with partial_file.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial_file.replace(folder / SCORES)
+    _save(folder / SCORES, _paired(run, row, tasks))
     content = {
         "key": key,
         "numbers": [asdict(number) for number in numbers],
@@ -157,6 +147,27 @@ def _score(
         "seconds": time.monotonic() - began,
     }
     write_whole(folder / NUMBERS, json_text(content))  # last: it says that all is there
+
+
+def _paired(run: Run, row: Row, tasks: Mapping[str, TaskResult]) -> dict[str, np.ndarray]:
+    """Scores, labels and patients of the tasks that have a zero-shot score, named "TASK what"."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, result in tasks.items():
+        if row.name not in result.scores or result.truth is None:
+            continue
+        groups = [f"{run.setting.index.fingerprint} {p!s}" for p in result.truth.patients]
+        arrays[f"{name} scores"] = result.scores[row.name]
+        arrays[f"{name} labels"] = result.labels
+        arrays[f"{name} groups"] = np.asarray(groups)
+    return arrays
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    partial_path = path.with_name(path.name + ".partial")
+    named: dict[str, Any] = dict(arrays)
+    with partial_path.open("wb") as file:
+        np.savez_compressed(file, **named)
+    partial_path.replace(path)
 
 
 def _tasks(
@@ -186,7 +197,7 @@ def _tasks(
     return tasks
 
 
-def _selection(run: Run, params: Mapping[str, Any]) -> list[Number]:
+def _selection(run: Run, row: Row, params: Mapping[str, Any]) -> list[Number]:
     """The selection rule on held-out positive patients against truth, where it is known."""
     index, settings = run.setting.index, run.config.stage1
     frames = _frames(run, cases.positives(index, index.rows("test")))
@@ -201,7 +212,7 @@ def _selection(run: Run, params: Mapping[str, Any]) -> list[Number]:
         rule=settings.selection,
         seed=run.config.seed,
     )
-    return selection_rows("after round 2", quality)
+    return selection_rows("after round 2", quality, row.name)
 
 
 def _leak_rates(

@@ -55,6 +55,7 @@ class Line:
     cells: Mapping[Column, Cell]
     marks: tuple[str, ...] = ()
     missing: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def as_json(table: ResultTable) -> dict[str, Any]:
                 "name": line.name,
                 "marks": dict(zip(table.mark_names, line.marks, strict=False)),
                 "missing": line.missing,
+                "seeds": line.seeds,
                 "cells": [_cell(column, cell) for column, cell in line.cells.items()],
             }
             for line in table.lines

@@ -32,10 +32,10 @@ from endoclip_jax.evaluation.tables import (
     json_text,
     write_whole,
 )
-from endoclip_jax.pipeline.run import Run, open_run
+from endoclip_jax.pipeline.run import Run, open_run, say
 from endoclip_jax.pipeline.tables import gather
 from endoclip_jax.pipeline.tables.cells import row_run, seconds_of, train_cells
-from endoclip_jax.pipeline.tables.plan import Cell, Row, cells_of, rows_of
+from endoclip_jax.pipeline.tables.plan import Cell, Row, cells_of, rows_of, wanted
 from endoclip_jax.pipeline.tables.scores import read_scored, row_folder, score_row
 from endoclip_jax.pipeline.tables.subjects import SEEDLESS
 from endoclip_jax.training import processes
@@ -45,7 +45,10 @@ _NOISE = {"dim": 512, "images": 14, "texts": 3, "steps": 400}
 """Of the match on pure noise: the paper's embedding, K and L as kept frames and sentences are."""
 
 _ATTENTION = ("literal", "pairwise", "none")
-_LABELLED = (("eval", "detection"), ("eval", "malignancy"))
+_PLACES = (
+    ("data", "shards"), ("init", "clip"), ("init", "resnet"), ("eval", "detection"),
+    ("eval", "malignancy"),
+)  # fmt: skip
 
 
 def run_table(config: ConfigDict) -> int:
@@ -55,9 +58,11 @@ def run_table(config: ConfigDict) -> int:
       UserError: for a table that cannot be, or a workdir of another one.
     """
     workdir = Path(config.workdir)
-    rows = rows_of(config.table.to_dict())
+    table = config.table.to_dict()
+    rows = rows_of(table)
     flat = flatten(config.to_dict())
     plan = {row.name: cells_of(row, flat) for row in rows}
+    now = wanted(rows, table)
     seeds = _seeds(config)
     if config.table.cohort == "per_seed" and config.data.shards:
         raise UserError(
@@ -76,8 +81,8 @@ def run_table(config: ConfigDict) -> int:
                 if cohort is None or config.table.cohort == "per_seed":
                     cohort = _cohort(config, workdir, seed, stop)
                     data_seconds += cohort.seconds["data"]
-                    _introduce(cohort, rows, plan, seeds)
-                for row in rows:
+                    _introduce(cohort, now, plan, seeds)
+                for row in now:
                     if _seed_of(config, row, seed) != seed:
                         continue
                     cells, folder = plan[row.name], workdir / f"seed{seed}"
@@ -92,7 +97,7 @@ def run_table(config: ConfigDict) -> int:
                 )
                 cohort.say(text)
     except Stopped as stopped:
-        print(f"{stopped}: saved; run the same command again to go on", flush=True)
+        say(f"{stopped}: saved; run the same command again to go on")
     finally:
         processes.watchdog().close()
     return 0
@@ -130,7 +135,7 @@ def _introduce(
     cohort: Run, rows: tuple[Row, ...], plan: dict[str, dict[str, Cell]], seeds: tuple[int, ...]
 ) -> None:
     config = cohort.config
-    cells = {cell for needed in plan.values() for cell in needed.values()}
+    cells = {cell for row in rows for cell in plan[row.name].values()}
     cohort.say(
         f"{config.table.name}: {len(rows)} rows from {len(cells)} trainings a seed, "
         f"seeds {', '.join(map(str, seeds))}, preset {config.preset}, {config.table.cohort} cohort"
@@ -280,10 +285,10 @@ def _remarks(cohort: Run, ablation: bool) -> tuple[str, ...]:
 
 
 def _without_places(config: ConfigDict) -> dict[str, Any]:
-    """The configuration without folders of this machine."""
+    """The configuration with folders and hosts left out."""
     content: dict[str, Any] = config.to_dict()
     content["table"] = {key: content["table"][key] for key in ("seeds", "cohort", "only")}
-    for section, key in (("data", "shards"), ("init", "clip"), *_LABELLED):
+    for section, key in _PLACES:
         content[section][key] = bool(content[section][key])
-    del content["workdir"]
+    del content["workdir"], content["distributed"]
     return content

@@ -54,9 +54,9 @@ def line(row: Row, scored: BySeed, columns: Sequence[Column], marks: Sequence[st
         if column in found
     }
     reasons = dict.fromkeys(one.missing for one in scored.values() if one.missing)
-    return Line(
-        row.name, cells, tuple(row.marks.get(mark, "") for mark in marks), "; ".join(reasons)
-    )
+    why = "; ".join(reasons) if scored else "not run yet"
+    printed_marks = tuple(row.marks.get(mark, "") for mark in marks)
+    return Line(row.name, cells, printed_marks, why, tuple(sorted(scored)))
 
 
 def judge(claim: Claim, scored: Mapping[str, BySeed], *, seed: int, draws: int) -> Judged:

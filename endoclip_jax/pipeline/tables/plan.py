@@ -52,6 +52,11 @@ class Row:
         named = (self.detection, self.malignancy, *kept, *attended)
         return tuple(dict.fromkeys(source for source in named if source))
 
+    @property
+    def folder(self) -> str:
+        """A name for a folder."""
+        return re.sub(r"[^A-Za-z0-9.,=+-]+", "_", self.name).strip("_")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -108,12 +113,23 @@ def _reaches(section: str, lineage: Sequence[str]) -> bool:
 
 
 def rows_of(table: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The table's rows, or those that `only` names.
+    """All rows of the table.
+
+    Raises:
+      UserError: for two rows whose folders would be one.
+    """
+    rows = tuple(Row(**row) for row in table["rows"])
+    if len({row.folder for row in rows}) < len(rows):
+        raise UserError(f"two rows of {table['name']} have names that make the same folder")
+    return rows
+
+
+def wanted(rows: Sequence[Row], table: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows to train and evaluate now: those that the table's `only` names, or all.
 
     Raises:
       UserError: for a name in `only` that no row has.
     """
-    rows = tuple(Row(**row) for row in table["rows"])
     names = [name.strip() for name in table["only"].split(";") if name.strip()]
     unknown = sorted(set(names) - {row.name for row in rows})
     if unknown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +89,7 @@ def read_scored(folder: Path) -> Scored | None:
 
 def row_folder(seed_folder: Path, table: str, row: Row) -> Path:
     """Where a row's evaluation lies."""
-    return seed_folder / "rows" / table / re.sub(r"[^A-Za-z0-9.,=+-]+", "_", row.name).strip("_")
+    return seed_folder / "rows" / table / row.folder
 
 
 def _key(run: Run, row: Row) -> dict[str, Any]:

@@ -65,4 +65,4 @@ def subject(run: Run, source: str, name: str, params: Mapping[str, Any] | None) 
     if source in WITHOUT_TEXT:
         variables = {"params": params["clip"]}
         return ImageSubject(name, model, variables, run.setting.image_size, "encode_image")
-    return subject_of(name, model, params, run.config.stage3)
+    return subject_of(name, model, params, run.config.stage3.to_dict())

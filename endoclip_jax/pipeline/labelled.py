@@ -292,6 +292,7 @@ def _task_analysis(
             analysis.by_parts(subject.name, result, **spread),
         ]  # fmt: skip
     whole = analysis.merged(found)
+    whole.curves = found[2].curves  # of the first model
     whole.notes = list(dict.fromkeys(whole.notes))
     if options.second is not None:
         whole.rows += analysis.compared(subjects[0].name, subjects[1].name, result, **spread)

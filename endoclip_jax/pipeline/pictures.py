@@ -21,7 +21,7 @@ from endoclip_jax.evaluation.examinations import (
 from endoclip_jax.evaluation.findings import BASELINE, OURS
 from endoclip_jax.pipeline.patients import HeldOut
 from endoclip_jax.pipeline.run import FOLDERS_OF, Run
-from endoclip_jax.records.attributes import ASPECTS, aspect_slice
+from endoclip_jax.records.attributes import ASPECTS, SIZE_CLASSES, aspect_slice
 from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.training.metrics import read_metrics
 
@@ -123,9 +123,13 @@ def _draw_attributes(pictures: Pictures, run: Run, features: FrameFeatures) -> N
     pictures.drawing("attributes", figures.attribute_scatter(points, values, seed=run.config.seed))
 
 
+_IN_WORDS = dict(zip(SIZE_CLASSES, ("≤ 5 mm", "6–9 mm", "10–19 mm", "≥ 20 mm"), strict=True))
+
+
 def one_value(bits: np.ndarray, names: Sequence[str]) -> list[str]:
     """The value of an aspect where exactly one bit is set, in words; "" for none or several."""
-    return [names[int(row.argmax())].replace("_", " ") if row.sum() == 1 else "" for row in bits]
+    words = [_IN_WORDS.get(name, name.replace("_", " ")) for name in names]
+    return [words[int(row.argmax())] if row.sum() == 1 else "" for row in bits]
 
 
 def _draw_selection(pictures: Pictures, run: Run, held_out: HeldOut) -> None:

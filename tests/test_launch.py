@@ -99,7 +99,10 @@ def test_results_have_every_model_task_and_setting(run):
                 assert (model, task, "zero-shot", metric) in found
     assert ("Endo-CLIP", "malignancy", "zero-shot P0", "auroc") in found
     assert ("Endo-CLIP", "selection", "after round 2", "precision") in found
-    assert all(0 <= row["value"] <= 1 for row in results["rows"])
+    values = [row["value"] for row in results["rows"]]
+    assert all(0 <= value <= 1 for value in values if value is not None)
+    for task, metric in (("detection", "brier"), ("retrieval", "recall@1"), ("attention", "peak")):
+        assert any((row["task"], row["metric"]) == (task, metric) for row in results["rows"])
 
 
 def test_second_run_says_done_and_trains_nothing(run, capsys):

@@ -160,7 +160,7 @@ def _reading(caption: str, patient: ShownPatient, weights: Float[np.ndarray, "l 
     for sentence, row in zip(patient.sentences, np.asarray(weights, float), strict=True):
         cells = "".join(
             f'<td style="background:rgba(0,114,178,{weight:.2f});'
-            f'color:{"#fff" if weight > 0.55 else "#000"}">{weight:.2f}</td>'
+            f'color:{"#fff" if weight > 0.9 else "#000"}">{weight:.2f}</td>'
             for weight in row
         )
         lines.append(f'<tr><th scope="row">{escape(sentence)}</th>{cells}</tr>')

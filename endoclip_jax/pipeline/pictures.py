@@ -37,7 +37,7 @@ _SHOWN_ASPECTS = ("size_class", "gross_form", "colour")
 class Pictures:
     """Picture bytes and captions by the names that the report knows; each is also left as a file.
 
-    Drawings are left in `folder` as PNG and SVG, sheets of photographs as JPEG.
+    Drawings and attention are left in `folder` as PNG and SVG, sheets of photographs as JPEG.
     """
 
     folder: Path
@@ -48,10 +48,17 @@ class Pictures:
         png, _ = figures.save(figure, self.folder / name)
         self._add(name, png.read_bytes(), caption)
 
-    def photographs(self, name: str, figure: Figure, caption: str = "") -> None:
+    def photographs(
+        self, name: str, figure: Figure, caption: str = "", *, vector: bool = False
+    ) -> None:
+        """A JPEG in the report and as a file; with `vector` PNG and SVG files instead."""
         data = figures.jpeg_bytes(figure)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name.replace(':', '_').replace(' ', '_')}.jpg").write_bytes(data)
+        stem = self.folder / name.replace(":", "_").replace(" ", "_")
+        if vector:
+            figures.save(figure, stem)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stem.with_suffix(".jpg").write_bytes(data)
         self._add(name, data, caption)
 
     def _add(self, name: str, data: bytes, caption: str) -> None:
@@ -186,4 +193,5 @@ def _draw_attention(pictures: Pictures, run: Run, patient: PatientAttention) -> 
             patient.image_to_text,
             image_polyp=np.asarray(index.frames["polyp"][frames], np.int64),
         ),
+        vector=True,
     )

@@ -30,7 +30,8 @@ _POLYP = {"0": False, "1": True, "false": False, "true": True}
 class LabelledFrames:
     """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none.
 
-    `strata` has the optional columns that there are, "" where a cell is empty.
+    `strata` has the optional columns that there are, "" where a cell is empty. `unnamed` counts
+    the frames whose patient is not named, each taken for a patient of its own.
     """
 
     paths: tuple[Path, ...]
@@ -38,6 +39,7 @@ class LabelledFrames:
     vienna: Int[np.ndarray, " n"]
     patient: tuple[str, ...]
     strata: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unnamed: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +79,12 @@ def read_labelled(folder: str | Path) -> LabelledFrames:
         if column in rows[0]
     }
     return LabelledFrames(
-        tuple(paths), np.array(polyp, bool), np.array(vienna, np.int16), tuple(patient), strata
+        tuple(paths),
+        np.array(polyp, bool),
+        np.array(vienna, np.int16),
+        tuple(patient),
+        strata,
+        unnamed=sum(not row.get("patient") for row in rows),
     )
 
 

@@ -52,8 +52,8 @@ def calibrations(subject: Subject, result: TaskResult, *, seed: int, draws: int)
         measured = calibration.calibration(p, labels, patients, seed=seed, draws=draws)
         found.curves[name] = measured.curve
         found.rows += [
-            interval_row(subject.name, result.task, name, metric, spread)
-            for metric, spread in (("ece", measured.ece), ("brier", measured.brier))
+            Row(subject.name, result.task, name, "ece", measured.ece),
+            interval_row(subject.name, result.task, name, "brier", measured.brier),
         ]
     return found
 

@@ -39,12 +39,12 @@ class Reliability:
 class Calibration:
     """Probabilities and how far they are off: expected calibration error and Brier score.
 
-    The intervals resample patients. An expected calibration error cannot be negative, so that
-    resampling raises it: read its interval as an upper estimate.
+    The Brier score's interval resamples patients. The calibration error has none: it cannot be
+    negative, so that resampling raises it, and a percentile interval would not hold its value.
     """
 
     probabilities: Float[np.ndarray, " n"]
-    ece: Interval
+    ece: float
     brier: Interval
     curve: Reliability
 
@@ -60,22 +60,15 @@ def calibration(
     """How well probabilities of the positive class agree with what came true."""
     probabilities = np.asarray(probabilities, np.float64)
     labels = np.asarray(labels).astype(bool)
-    member = _bins(probabilities)[:, None] == np.arange(BINS)
-    gaps = np.where(member, (labels - probabilities)[:, None], 0.0)
     squares = (labels - probabilities) ** 2
-
-    def ece(weights: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, " draws"]:
-        return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
 
     def brier(weights: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, " draws"]:
         return weights @ squares / weights.sum(axis=1)
 
-    return Calibration(
-        probabilities,
-        weighted_interval(ece, patients, seed, draws),
-        weighted_interval(brier, patients, seed, draws),
-        reliability(probabilities, labels),
-    )
+    curve = reliability(probabilities, labels)
+    gaps = np.abs(curve.observed - curve.predicted)
+    ece = float(gaps @ curve.count / curve.count.sum())
+    return Calibration(probabilities, ece, weighted_interval(brier, patients, seed, draws), curve)
 
 
 def reliability(probabilities: Float[np.ndarray, " n"], labels: Labels) -> Reliability:

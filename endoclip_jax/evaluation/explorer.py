@@ -23,14 +23,16 @@ STYLE = """
 .choices label { display: flex; align-items: baseline; gap: .5em; padding: .3em .5em;
                  border-radius: 5px; cursor: pointer; line-height: 1.3; }
 .choices input { flex: none; accent-color: var(--ours); }
-.choices small { color: var(--soft); display: block; }
+.choices small { color: var(--soft); display: block; font-weight: 400; }
 .choices label:has(:checked) { background: #eaf4fb; font-weight: 650; }
 .choices label:has(:focus-visible) { outline: 2px solid var(--ours); outline-offset: -2px; }
 .patient { display: none; }
 @supports not selector(:has(a)) { .patient { display: block; } }
-.patient > h3 { margin-top: 1.2em; }
+.patient > h3 { margin: 1em 0 .3em; }
+.patient > h4 { margin: .9em 0 .2em; font-size: .95rem; }
+.sentences { margin: .2em 0; }
 .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr));
-          gap: 12px 10px; margin: 1em 0; padding: 0; list-style: none; }
+          gap: 12px 10px; margin: .5em 0 1em; padding: 0; list-style: none; }
 .frames li { margin: 0; font-size: .8rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 .frames img { width: 100%; display: block; border-radius: 4px; border: 3px solid transparent; }
 .frames li.kept img { border-color: var(--ours); }
@@ -158,7 +160,7 @@ def _reading(caption: str, patient: ShownPatient, weights: Float[np.ndarray, "l 
     for sentence, row in zip(patient.sentences, np.asarray(weights, float), strict=True):
         cells = "".join(
             f'<td style="background:rgba(0,114,178,{weight:.2f});'
-            f'color:{"#fff" if weight > 0.55 else "#000"}">{weight:.2f}</td>'
+            f'color:{"#fff" if weight > 0.9 else "#000"}">{weight:.2f}</td>'
             for weight in row
         )
         lines.append(f'<tr><th scope="row">{escape(sentence)}</th>{cells}</tr>')

@@ -124,8 +124,9 @@ def _cards(findings: Findings) -> list[Card]:
         other = headline_row(findings, findings.baseline, task, "auroc")
         against = f"{findings.baseline} {other.value:.3f}; " if other else ""
         cards.append(Card(f"{words}, AUROC", f"{row.value:.3f}", f"{against}chance 0.500"))
-    if findings.selections:
-        name, quality = list(findings.selections.items())[-1]
+    for name, quality in list(findings.selections.items())[-1:]:
+        if math.isnan(quality.precision.value):
+            continue
         cards.append(
             Card(
                 f"Kept frames that show a polyp, {name}",

@@ -164,7 +164,8 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "training_curves": (
         "Training curves",
         "The loss cannot go below the dashed floor (the entropy of its target: several patients "
-        "of a batch share a description). What training can remove is the shaded part.",
+        "of a batch share a description). What training can remove is the shaded part. Validation "
+        "has smaller batches and so a lower floor, dotted.",
         "Losses of different stages or batch sizes have different floors and do not compare.",
     ),
 }

@@ -191,7 +191,7 @@ def _known(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def _subject(run: Run, name: str, params: Mapping[str, Any]) -> Subject:
     """A model of the run; with `cross` parameters, scored through its trained value kernels."""
-    return subject_of(name, run.setting.model, params, run.config.stage3)
+    return subject_of(name, run.setting.model, params, run.config.stage3.to_dict())
 
 
 def held_out_scores(

@@ -136,6 +136,7 @@ def evaluate_labelled(options: argparse.Namespace) -> None:
     rows: list[Row] = []
     notes: list[str] = []
     pictures: dict[str, Any] = {}
+    notes += unnamed_patients(material)
     for task, frames in material.frames.items():
         result = _evaluated(task, subjects, frames, prompts[task], options, few_shot=True)
         found = _task_analysis(task, subjects, result, material, prompts[task], options)
@@ -158,6 +159,16 @@ def evaluate_labelled(options: argparse.Namespace) -> None:
         for name, draw in pictures.items():
             figures.save(draw(), options.out / "figures" / name)
         print(f"results: {options.out / 'results.json'}; figures: {options.out / 'figures'}")
+
+
+def unnamed_patients(material: Material) -> list[str]:
+    """What a reader must know where frames cannot be grouped by patient."""
+    counts = {f.labelled.unnamed for f in material.frames.values() if isinstance(f, FolderFrames)}
+    return [
+        f"{count} frames name no patient and count as patients of their own: where some are of one "
+        "patient, intervals are too narrow, and folds and few-shot draws share patients"
+        for count in sorted(counts - {0})
+    ]
 
 
 def load_subjects(options: argparse.Namespace) -> list[Subject]:
@@ -292,6 +303,7 @@ def _task_analysis(
             analysis.by_parts(subject.name, result, **spread),
         ]  # fmt: skip
     whole = analysis.merged(found)
+    whole.curves = found[2].curves  # of the first model
     whole.notes = list(dict.fromkeys(whole.notes))
     if options.second is not None:
         whole.rows += analysis.compared(subjects[0].name, subjects[1].name, result, **spread)

@@ -21,7 +21,7 @@ from endoclip_jax.evaluation.examinations import (
 from endoclip_jax.evaluation.findings import BASELINE, OURS
 from endoclip_jax.pipeline.patients import HeldOut
 from endoclip_jax.pipeline.run import FOLDERS_OF, Run
-from endoclip_jax.records.attributes import ASPECTS, aspect_slice
+from endoclip_jax.records.attributes import ASPECTS, SIZE_CLASSES, aspect_slice
 from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.training.metrics import read_metrics
 
@@ -37,7 +37,7 @@ _SHOWN_ASPECTS = ("size_class", "gross_form", "colour")
 class Pictures:
     """Picture bytes and captions by the names that the report knows; each is also left as a file.
 
-    Drawings are left in `folder` as PNG and SVG, sheets of photographs as JPEG.
+    Drawings and attention are left in `folder` as PNG and SVG, sheets of photographs as JPEG.
     """
 
     folder: Path
@@ -48,10 +48,17 @@ class Pictures:
         png, _ = figures.save(figure, self.folder / name)
         self._add(name, png.read_bytes(), caption)
 
-    def photographs(self, name: str, figure: Figure, caption: str = "") -> None:
+    def photographs(
+        self, name: str, figure: Figure, caption: str = "", *, vector: bool = False
+    ) -> None:
+        """A JPEG in the report and as a file; with `vector` PNG and SVG files instead."""
         data = figures.jpeg_bytes(figure)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name.replace(':', '_').replace(' ', '_')}.jpg").write_bytes(data)
+        stem = self.folder / name.replace(":", "_").replace(" ", "_")
+        if vector:
+            figures.save(figure, stem)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stem.with_suffix(".jpg").write_bytes(data)
         self._add(name, data, caption)
 
     def _add(self, name: str, data: bytes, caption: str) -> None:
@@ -123,9 +130,13 @@ def _draw_attributes(pictures: Pictures, run: Run, features: FrameFeatures) -> N
     pictures.drawing("attributes", figures.attribute_scatter(points, values, seed=run.config.seed))
 
 
+_IN_WORDS = dict(zip(SIZE_CLASSES, ("≤ 5 mm", "6–9 mm", "10–19 mm", "≥ 20 mm"), strict=True))
+
+
 def one_value(bits: np.ndarray, names: Sequence[str]) -> list[str]:
     """The value of an aspect where exactly one bit is set, in words; "" for none or several."""
-    return [names[int(row.argmax())].replace("_", " ") if row.sum() == 1 else "" for row in bits]
+    words = [_IN_WORDS.get(name, name.replace("_", " ")) for name in names]
+    return [words[int(row.argmax())] if row.sum() == 1 else "" for row in bits]
 
 
 def _draw_selection(pictures: Pictures, run: Run, held_out: HeldOut) -> None:
@@ -182,4 +193,5 @@ def _draw_attention(pictures: Pictures, run: Run, patient: PatientAttention) -> 
             patient.image_to_text,
             image_polyp=np.asarray(index.frames["polyp"][frames], np.int64),
         ),
+        vector=True,
     )

@@ -81,7 +81,7 @@ def attention_map(
         figsize=(text_width + cell * count, cell + sum(row_heights) + (0.55 if title else 0.3)),
         layout="constrained",
     )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.025, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.05, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
     grid = figure.add_gridspec(
         texts + 1,
         count + 1,
@@ -113,7 +113,7 @@ def attention_map(
             axis.set_facecolor(_shade(weight))
             axis.text(
                 0.5, 0.5, f"{weight:.2f}", ha="center", va="center", fontsize=7,
-                color="white" if weight > 0.55 else "black", transform=axis.transAxes,
+                color="white" if weight > 0.9 else "black", transform=axis.transAxes,
             )  # fmt: skip
             _bare(axis)
     return figure

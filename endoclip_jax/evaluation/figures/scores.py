@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_RARE = 0.25
+
+
 @styled
 def score_histograms(
     scores: Mapping[str, Float[np.ndarray, " _"]],
@@ -103,8 +106,8 @@ def roc_pr_curves(scores: Mapping[str, Float[np.ndarray, " n"]], labels: Labels)
 def reliability_curves(curves: Mapping[str, Reliability]) -> Figure:
     """Predicted probability against what came true, each bin of equally many samples.
 
-    One panel with a line and a marker of its own for each setting, on axes whose lower part is
-    stretched (square root), where the bins of a rare class lie.
+    A line and a marker of its own for each setting. Where the positive class is rare, the lower
+    part of both axes is stretched (square root), for that is where most bins lie.
     """
     from matplotlib.figure import Figure
 
@@ -126,13 +129,13 @@ def reliability_curves(curves: Mapping[str, Reliability]) -> Figure:
         ylabel="share that was positive",
         aspect="equal",
     )
-    ticks = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0]
-    for scale, set_ticks in (
-        (axis.set_xscale, axis.set_xticks),
-        (axis.set_yscale, axis.set_yticks),
-    ):
-        scale("function", functions=(_root, np.square))
-        set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    first = next(iter(curves.values()))
+    if first.observed @ first.count < _RARE * first.count.sum():
+        ticks = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0]
+        axis.set_xscale("function", functions=(_root, np.square))
+        axis.set_yscale("function", functions=(_root, np.square))
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.grid(color="#e4e4e4", linewidth=0.6)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -145,6 +148,7 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
 
     `curves` maps a stage to its metrics.jsonl rows {"step", "loss", "excess", "split"?}: the floor
     (the targets' entropy) is loss − excess, and the shaded part is what training can still remove.
+    Another split has a floor of its own, since its batches are of another size.
     Rows without a split are training; rows lacking a finite step or loss are other events.
     """
     figure, axes = panels(len(curves), height=2.4, most_columns=2)
@@ -170,6 +174,12 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
                 steps, losses, color=colour, marker="o", markersize=3, linestyle="-.",
                 label=f"{split} loss",
             )  # fmt: skip
+            if all(np.isfinite(row.get("excess", np.nan)) for row in found):
+                (excess,) = _columns(found, "excess")
+                axis.plot(
+                    steps, losses - excess, color=colour, linestyle=":", marker="_",
+                    label=f"{split} floor",
+                )  # fmt: skip
         axis.set(title=stage, xlabel="step", ylabel="loss (nats)")
     handles: dict[str, Any] = {}
     for axis in axes:
@@ -179,7 +189,7 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     return figure
 
 
-def _root(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def _root(values: Float[np.ndarray, " *any"]) -> Float[np.ndarray, " *any"]:
     return np.sqrt(np.maximum(values, 0))
 
 

@@ -74,7 +74,7 @@ def crop_box(
     aspect = math.exp(float(rng.uniform(-1, 1)) * math.log(_ASPECT))
     wide, high = min(width, math.sqrt(pixels * aspect)), min(height, math.sqrt(pixels / aspect))
     left, top = (width - wide) * float(rng.random()), (height - high) * float(rng.random())
-    return left, top, min(left + wide, width), min(top + high, height)
+    return left, top, min(left + wide, float(width)), min(top + high, float(height))
 
 
 def _jittered(

@@ -20,6 +20,8 @@ from endoclip_jax.convert.resnet import (
     units,
 )
 from endoclip_jax.errors import UserError
+from endoclip_jax.models.resnet import ResNetConfig as OurConfig
+from endoclip_jax.models.resnet import initial_variables
 
 SIZES = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [2, 1]}
 
@@ -165,13 +167,16 @@ def test_damaged_keras_weights_are_refused(tmp_path):
         read_resnet(tmp_path / "nowhere")
 
 
-def test_random_resnet_50_is_pytorchs_in_size_and_spread_and_comes_from_its_seed():
-    first, again, other = (random_resnet(seed).variables for seed in (0, 0, 1))
-    flat = flax.traverse_util.flatten_dict(first["params"], sep="/")
+def test_random_resnet_50_is_pytorchs_in_size_and_spread():
+    flat = flax.traverse_util.flatten_dict(random_resnet(0).variables["params"], sep="/")
     assert sum(leaf.size for leaf in flat.values()) == 23_508_032  # without the classifier
     kernel = flat["stage_3_block_0/conv_1/convolution/kernel"]
     np.testing.assert_allclose(kernel.std(), (2 / (9 * 512)) ** 0.5, rtol=1e-2)
-    jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.array_equal(
-        flat["stem/convolution/kernel"], other["params"]["stem"]["convolution"]["kernel"]
-    )
+
+
+def test_a_seed_gives_its_own_random_weights():
+    config = OurConfig(stem=8, widths=(16,), depths=(1,))
+    one, again, other = (initial_variables(config, seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    stems = [tree["params"]["stem"]["convolution"]["kernel"] for tree in (one, other)]
+    assert not np.array_equal(*stems)

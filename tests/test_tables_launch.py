@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import json
 import os
-import signal
-import threading
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_launch import TINY, launch_here
+from test_launch import ROOT, TINY, launch, launch_here
 
 from endoclip_jax.configuration import flatten, resolve
 from endoclip_jax.errors import UserError
+from endoclip_jax.evaluation.results import Row as Number
+from endoclip_jax.pipeline.tables import gather
 from endoclip_jax.pipeline.tables.plan import Cell, Row, cells_of, rows_of
+from endoclip_jax.pipeline.tables.scores import Scored
 
 FULL = "SP + MP, MC, literal"
 SP = "SP, MC"
@@ -99,6 +102,53 @@ def test_a_setting_that_is_no_key_is_refused():
         cells_of(Row("x", malignancy="stage3", settings={"stage3.attentoin": "none"}), flat)
 
 
+def scored(number, shift):
+    """A row's evaluation with one seed: 40 patients, classes `shift` apart."""
+    rng = np.random.default_rng(number)
+    labels = np.arange(40) % 2
+    scores = shift * labels + rng.standard_normal(40)
+    value = Number("x", "malignancy", "zero-shot", "auroc", 0.5 + shift / 10, chance=0.5)
+    arrays = {
+        "scores": scores,
+        "labels": labels,
+        "groups": np.char.add("p", np.arange(40).astype(str)),
+    }
+    return Scored((value,), {"malignancy": arrays}, {}, ("a note",), "", 1.0)
+
+
+def test_seeds_become_a_line_and_a_verdict():
+    rows = {
+        "good": {n: scored(n, 3.0) for n in (0, 1, 2)},
+        "bad": {n: scored(n, 0.0) for n in (1, 2)},
+    }
+    column = ("malignancy", "auroc", "zero-shot")
+    row = Row("good", malignancy="stage3", marks={"MC": "yes"}, paper="every mark")
+    line = gather.line(row, rows["good"], [column], ["MC", "CA"])
+    assert line.cells[column].values == pytest.approx((0.8, 0.8, 0.8))
+    assert (
+        line.cells[column].paper == 0.7279 and line.marks == ("yes", "") and line.seeds == (0, 1, 2)
+    )
+    claim = gather.Claim("better", "malignancy", "good", "bad")
+    judged = gather.judge(claim, rows, seed=0, draws=50)
+    assert judged.test is not None and len(judged.test.of_seeds) == 2  # seeds that both have
+    other = gather.Claim("absent", "malignancy", "good", "nothing")
+    assert gather.judge(other, rows, seed=0, draws=50).test is None
+    assert gather.notes(rows) == ("a note",)
+    strangers = {
+        0: replace(
+            rows["good"][0],
+            scores={
+                "malignancy": {
+                    **rows["good"][0].scores["malignancy"],
+                    "groups": np.arange(40).astype(str),
+                }
+            },
+        )
+    }
+    with pytest.raises(ValueError, match="different frames"):
+        gather.judge(claim, {"good": rows["good"], "bad": strangers}, seed=0, draws=5)
+
+
 @pytest.fixture(scope="module")
 def arguments(tiny_shards, tiny_cohort, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "tables"
@@ -109,84 +159,66 @@ def arguments(tiny_shards, tiny_cohort, tmp_path_factory):
         f"--config.eval.malignancy={tiny_cohort / 'polyps'}",
         "--config.preset=demo",
         f"--config.table.only={SP}; {FULL}",
-        "--config.table.seeds=(0, 1)",
+        "--config.table.seeds=(0,)",
         "--config.table.leak=False",
         "--config.eval.few_shot=False",
         *TINY,
     ]
 
 
-def states(workdir: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in workdir.rglob("checkpoints/*/state/*")}
-
-
-def launched(arguments) -> str:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert launch_here(*arguments) == 0
-    return printed.getvalue()
+def files(workdir: Path) -> dict[Path, int]:
+    """When what a finished cell or row leaves was written."""
+    found = [*workdir.rglob("checkpoints/*/state/*"), *workdir.rglob("evaluation.json")]
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 @pytest.fixture(scope="module")
 def interrupted(arguments):
-    """A run that gets SIGTERM while the second seed trains: what it printed, and left behind."""
+    """A process that gets SIGTERM while stage 3 trains: what it printed, and left behind."""
     workdir, flags = arguments
-    over = threading.Event()
-
-    def terminate() -> None:
-        while not (workdir / "seed1" / "stage1" / "stage1_round1").exists():
-            if over.is_set():
-                return
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    watcher = threading.Thread(target=terminate)
-    watcher.start()
-    try:
-        printed = launched(flags)
-    finally:
-        over.set()
-        watcher.join()
-    table = json.loads((workdir / "table2.json").read_text())
-    return printed, table, states(workdir)
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / "main.py"), *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not (workdir / "seed0" / "stage3" / "stage3").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed[-4000:]
+    return printed, files(workdir)
 
 
 @pytest.fixture(scope="module")
-def completed(arguments, interrupted):
+def completed(arguments, interrupted, tmp_path_factory):
     """The same command again."""
-    return launched(arguments[1])
+    return launch("main.py", *arguments[1], cwd=tmp_path_factory.mktemp("elsewhere")).stdout
 
 
-def test_an_interrupted_table_holds_the_seeds_that_are_done(interrupted):
-    printed, table, _ = interrupted
-    assert "saved; run the same command again" in printed
-    assert table["seeds"] == [0]
-    assert {row["name"] for row in table["rows"] if row["cells"]} == {SP, FULL}
-    assert {row["missing"] for row in table["rows"] if not row["cells"]} == {"not run yet"}
-    assert {claim["verdict"] for claim in table["claims"]} <= {"undecided", None}
-
-
-def test_the_same_command_completes_it_and_trains_no_finished_cell_again(
+def test_the_same_command_goes_on_and_trains_and_evaluates_nothing_again(
     arguments, interrupted, completed
 ):
     workdir, _ = arguments
-    before, after = interrupted[2], states(workdir)
-    assert {path: after[path] for path in before if "seed0" in str(path)} == {
-        path: time for path, time in before.items() if "seed0" in str(path)
-    }
-    for cell in ("stage1", "stage2", "stage3"):
-        assert f"seed0/{cell}: done already" in completed
-        assert (workdir / "seed1" / cell / "config.json").is_file()
-    assert completed.count("seed0/stage1: done already") == 1
+    printed, before = interrupted
+    assert "saved; run the same command again" in printed
+    of_cells = {"stage1": 0, "stage2": 0, "rows": 0}
+    after = files(workdir)
+    for path, written in before.items():
+        part = path.relative_to(workdir / "seed0").parts[0]
+        if part in of_cells:
+            of_cells[part] += 1
+            assert after[path] == written, path
+    assert all(of_cells.values()), of_cells
+    for cell in ("stage1", "stage2"):
+        assert completed.count(f"seed0/{cell}: done already") == 1
     table = json.loads((workdir / "table2.json").read_text())
-    assert table["seeds"] == [0, 1]
-    rows = [row for row in table["rows"] if row["cells"]]
-    assert [row["seeds"] for row in rows] == [[0, 1], [0, 1]]
-    for row in rows:
-        assert {cell["column"][0] for cell in row["cells"]} == {"malignancy"}
-        assert all(len(cell["values"]) == 2 for cell in row["cells"])
-    first = next(row for row in interrupted[1]["rows"] if row["cells"])
-    assert rows[0]["cells"][0]["values"][0] == first["cells"][0]["values"][0]
+    assert table["seeds"] == [0] and len(table["seconds"]["of_cells"]) == 3
+    rows = {row["name"]: row for row in table["rows"] if row["cells"]}
+    assert set(rows) == {SP, FULL} and rows[FULL]["seeds"] == [0]
+    assert {row["missing"] for row in table["rows"] if not row["cells"]} == {"not run yet"}
 
 
 def test_the_table_is_printed_beside_the_papers_numbers_with_its_verdicts(arguments, completed):
@@ -195,22 +227,19 @@ def test_the_table_is_printed_beside_the_papers_numbers_with_its_verdicts(argume
     assert "can be matched for certain" in completed
     table = json.loads((workdir / "table2.json").read_text())
     judged = {claim["claim"]: claim for claim in table["claims"]}
-    assert len(judged["SP + MP beats SP"]["test"]["of_seeds"]) == 2
+    assert judged["SP + MP beats SP"]["verdict"] == "undecided"  # of one seed
     assert judged["CA helps"]["test"] is None
-    assert table["seconds"]["training"] > 0 and len(table["seconds"]["of_cells"]) == 6
     page = (workdir / "table2.html").read_text()
     assert "<script" not in page and "[.7279]" in page
     assert "| " + FULL in (workdir / "table2.md").read_text()
 
 
-def test_a_finished_table_trains_and_evaluates_nothing(arguments, completed):
+def test_a_finished_table_trains_and_evaluates_nothing(arguments, completed, capsys):
     workdir, flags = arguments
-    files = [*workdir.rglob("checkpoints/*/state/*"), *workdir.rglob("evaluation.json")]
-    before = {path: path.stat().st_mtime_ns for path in files}
-    table = json.loads((workdir / "table2.json").read_text())
-    printed = launched([*flags, f"--config.table.only={SP}"])
-    assert before == {path: path.stat().st_mtime_ns for path in files}
-    assert "is evaluated" not in printed
+    before, table = files(workdir), json.loads((workdir / "table2.json").read_text())
+    assert launch_here(*flags, f"--config.table.only={SP}") == 0
+    assert before == files(workdir)
+    assert "is evaluated" not in capsys.readouterr().out
     assert json.loads((workdir / "table2.json").read_text())["rows"] == table["rows"]
 
 

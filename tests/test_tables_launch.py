@@ -162,6 +162,7 @@ def arguments(tiny_shards, tiny_cohort, tmp_path_factory):
         "--config.table.seeds=(0,)",
         "--config.table.leak=False",
         "--config.eval.few_shot=False",
+        "--config.stage3.include_single=True",  # as test_launch, whose programs serve here too
         *TINY,
     ]
 

@@ -7,6 +7,7 @@ Three more columns are read where they are there, for results by part: `segment`
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +64,10 @@ def read_labelled(folder: str | Path) -> LabelledFrames:
         ) from error
     if not rows or not {"file", "polyp"} <= rows[0].keys():
         raise UserError(f"{labels} needs the columns file and polyp, and at least one frame.")
+    root = os.path.realpath(folder)
     paths, polyp, vienna, patient = [], [], [], []
     for line, row in enumerate(rows, start=2):
-        path = _find(folder, row["file"] or "", f"{labels}, line {line}")
+        path = _find(folder, root, row["file"] or "", f"{labels}, line {line}")
         paths.append(path)
         polyp.append(_polyp(row["polyp"], f"{labels}, line {line}"))
         vienna.append(_vienna(row.get("vienna"), f"{labels}, line {line}"))
@@ -147,10 +149,11 @@ class _FileView:
         batch["image"][row], batch["valid"][row] = field_image(pixels, self.image_size), True
 
 
-def _find(folder: Path, name: str, where: str) -> Path:
+def _find(folder: Path, root: str, name: str, where: str) -> Path:
+    """A named frame in `folder`, whose real path is `root`."""
     for path in (folder / name, folder / "images" / name):
         if name and path.is_file():
-            if not path.resolve().is_relative_to(folder.resolve()):
+            if os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise UserError(f"{where}: {name} leads out of the folder; copy the frame into it.")
             return path
     raise UserError(f"{where}: there is no frame {name!r} in {folder}.")

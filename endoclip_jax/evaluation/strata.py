@@ -49,15 +49,12 @@ def stratum_rows(
     scores, labels = np.asarray(scores), np.asarray(labels).astype(bool)
     patients = np.asarray(patients)
     rows: list[Row] = []
-    notes: list[str] = []
+    few: list[str] = []
     for value, chosen in strata(values, labels):
         name = f"{setting}, {column} {value}"
         positive, negative = int(labels[chosen].sum()), int((~labels[chosen]).sum())
         if min(positive, negative) < FEWEST:
-            notes.append(
-                f"{task}, {column} {value}: {positive} positive and {negative} negative are too "
-                f"few to judge (at least {FEWEST} of each)"
-            )
+            few.append(f"{value} ({positive} and {negative})")
             rows += [
                 Row(model, task, name, metric, None, n_pos=positive, n_neg=negative)
                 for metric in ("auroc", "aupr")
@@ -66,7 +63,11 @@ def stratum_rows(
         rows += scored_rows(
             model, task, name, scores[chosen], labels[chosen], patients[chosen], seed, draws
         )
-    return rows, notes
+    notes = [
+        f"{task} by {column}: fewer than {FEWEST} positives or negatives, so not judged: "
+        f"{', '.join(few)}"
+    ]
+    return rows, notes if few else []
 
 
 def absent(present: Sequence[str]) -> list[str]:

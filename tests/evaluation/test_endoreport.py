@@ -52,8 +52,10 @@ def test_the_published_counts_pass(endoreport50):
 @pytest.mark.parametrize(
     "rows, sentence",
     [
-        (malignancy(17, 67), "17 polyps of Vienna class 1 where 16 are published; 67 polyps of V"),
-        (malignancy(patients=49), "has 49 patients where 50 are published; bring"),
+        (
+            malignancy(17, 67, patients=49),
+            "17 polyps of Vienna class 1 where 16 are published; 67 polyps of .* 49 patients where",
+        ),
         ([*malignancy()[:-1], (1, 2, 83 % 50)], "67 polyps of Vienna class 3, 4 or 5 where 68"),
     ],
 )

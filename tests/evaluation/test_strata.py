@@ -33,7 +33,7 @@ def test_rows_are_those_of_the_part_and_few_samples_are_said():
         assert row.value == pytest.approx(roc_auc_score(labels[part], scores[part]))
         assert row.n_neg == 60
     assert by_name["zero-shot, size_class giant", "auroc"].value is None
-    assert len(notes) == 1 and "1 positive and 60 negative" in notes[0]
+    assert len(notes) == 1 and notes[0].endswith("not judged: giant (1 and 60)")
 
 
 def test_absent_columns():

@@ -60,7 +60,7 @@ def dino_params(clip_params: Mapping[str, Any], head: PrototypeHead, seed: int) 
       clip_params: the CLIP tree to start from.
     """
     width = clip_params["vision"]["projection"]["kernel"].shape[1]
-    made = head.init(jax.random.key(seed), jnp.zeros((1, width)))["params"]
+    made = jax.jit(head.init)(jax.random.key(seed), jnp.zeros((1, width)))["params"]
     copy = partial(jax.tree.map, jnp.array)
     return {
         "clip": dict(clip_params),

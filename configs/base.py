@@ -31,7 +31,7 @@ def _stage(**values) -> ConfigDict:
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.goal = "pipeline"  # stage1, stage2, stage3, pipeline, dino or sscd
+    config.goal = "pipeline"  # stage1, stage2, stage3, pipeline, dino, sscd or table
     config.preset = "auto"
     config.seed = 0
     config.workdir = ""  # default: runs/default beside launch/
@@ -44,8 +44,17 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
 
     config.data = ConfigDict({"shards": "", "split": "train"})
-    config.init = ConfigDict({"clip": ""})
-    config.attributes = ConfigDict({"include_location": False})
+    # Weights to start from; and of a ResNet-50, for Table 1's row ImageNet.
+    config.init = ConfigDict({"clip": "", "resnet": ""})
+    config.attributes = ConfigDict(
+        {
+            "include_location": False,
+            # Errors added to the attributes that stages 2 and 3 learn from, to see what
+            # extraction errors cost: shares of the set bits lost, of all bits inverted.
+            "noise_drop": 0.0,
+            "noise_flip": 0.0,
+        }
+    )
     config.loss = ConfigDict(
         {
             "implementation": "auto",  # or dense, streaming; auto: streaming where dense is large
@@ -91,6 +100,7 @@ def get_config() -> ConfigDict:
     )
     config.stage3 = _stage(
         global_batch=64,
+        start="stage2",  # or stage1: multi-polyp patients without the single-polyp stage
         target="morphology",
         target_norm="l1",
         attention="literal",  # or pairwise, none (g)
@@ -143,6 +153,24 @@ def get_config() -> ConfigDict:
             "malignancy": "",  # folder of labelled frames with Vienna classes
             "bootstrap_draws": 1000,
             "few_shot": True,
+            "resnet_size": 224,  # side of the images that Table 1's ResNets read
+        }
+    )
+
+    # Goal `table`: rows of a table over seeds; configs/table1.py and its like fill it in.
+    config.table = ConfigDict(
+        {
+            "name": "",  # of its files in the workdir
+            "title": "",
+            "seeds": (0, 1, 2, 3, 4),
+            # of the demonstration: `shared` is one cohort, where the seed changes initialisation
+            # and batches; `per_seed` draws the patients anew as well
+            "cohort": "shared",
+            "only": "",  # names of rows, separated by semicolons; default: all
+            "columns": (),
+            "rows": (),
+            "claims": (),
+            "leak": False,
         }
     )
 
@@ -216,6 +244,7 @@ def get_config() -> ConfigDict:
                 "local_size": 16,
             },
             "sscd": {"global_batch": 64},
+            "eval": {"resnet_size": 64},
         }
     )
     return config

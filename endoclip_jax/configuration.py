@@ -13,7 +13,8 @@ from ml_collections import ConfigDict, config_flags
 from endoclip_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
-GOALS = ("stage1", "stage2", "stage3", "pipeline", "dino", "sscd")
+GOALS = ("stage1", "stage2", "stage3", "pipeline", "dino", "sscd", "table")
+_CONFIG_FILES = (*GOALS[:-1], "table1", "table2", "sensitivity", "best")
 _CHOICES = {
     "goal": GOALS,
     "preset": ("auto", "demo", "paper"),
@@ -27,6 +28,8 @@ _CHOICES = {
     "stage2.text_init": ("stage1", "clip"),
     "stage3.target": ("morphology", "onehot"),
     "stage3.attention": ("literal", "pairwise", "none"),
+    "stage3.start": ("stage2", "stage1"),
+    "table.cohort": ("shared", "per_seed"),
     "attributes.include_location": (False,),
 }
 # Of no influence on what was trained: sections, and single keys.
@@ -40,6 +43,8 @@ _FREE_TO_CHANGE = (
     "scoring",
     "mesh",
     "remat",
+    "table",
+    "init.resnet",
 )
 
 
@@ -66,7 +71,7 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     except OSError:
         raise UserError(
             f"the config file {_given_path(argv)} is not there: take one of "
-            f"{', '.join(sorted(f'configs/{goal}.py' for goal in GOALS))}"
+            f"{', '.join(sorted(f'configs/{name}.py' for name in _CONFIG_FILES))}"
         ) from None
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{_essence(error)} (see configs/base.py for all keys)") from None
@@ -129,11 +134,7 @@ def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
             if key not in overridden:
                 with resolved.unlocked():
                     _set(resolved, key, value)
-    for key, choices in _CHOICES.items():
-        value = flatten(resolved.to_dict())[key]
-        if value not in choices:
-            options = ", ".join(str(choice) for choice in choices)
-            raise UserError(f"config.{key} is {value!r}: it can be {options}")
+    check_choices(resolved)
     pairwise = resolved.goal in ("stage3", "pipeline") and resolved.stage3.attention == "pairwise"
     if pairwise and resolved.loss.implementation == "streaming":
         raise UserError(
@@ -150,6 +151,34 @@ def resolve(config: ConfigDict, overridden: set[str]) -> ConfigDict:
     if resolved.data.shards:
         resolved.data.shards = str(Path(resolved.data.shards).expanduser().absolute())
     return resolved
+
+
+def check_choices(config: ConfigDict) -> None:
+    """Raises `UserError` for the first key whose value is none of its choices, or no share."""
+    flat = flatten(config.to_dict())
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            options = ", ".join(str(choice) for choice in choices)
+            raise UserError(f"config.{key} is {flat[key]!r}: it can be {options}")
+    for key in ("attributes.noise_drop", "attributes.noise_flip"):
+        if not 0 <= flat[key] <= 1:
+            raise UserError(f"config.{key} is {flat[key]!r}: it is a share between 0 and 1")
+
+
+def with_settings(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the configuration with dotted keys set, their choices checked.
+
+    Raises:
+      UserError: for a key that the configuration does not have, or a value outside its choices.
+    """
+    changed = ConfigDict(config.to_dict())
+    known = flatten(config.to_dict())
+    for key, value in settings.items():
+        if key not in known:
+            raise UserError(f"the configuration has no key {key!r}")
+        _set(changed, key, value)
+    check_choices(changed)
+    return changed
 
 
 def adopt_model(config: ConfigDict, model: Mapping[str, Any], overridden: set[str]) -> ConfigDict:

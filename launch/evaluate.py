@@ -1,4 +1,4 @@
-"""python launch/evaluate.py --checkpoint=RUN/stage1_round2 --data=FOLDER [--out=DIR]"""
+"""python launch/evaluate.py --checkpoint=RUN/stage3 --data=FOLDER_OR_SHARDS [--second=RUN/clip]"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from tiny_model import TINY_KEYS
 from endoclip_jax.configuration import read_command_line
 from endoclip_jax.errors import UserError
 from endoclip_jax.pipeline import run as run_configuration
+from endoclip_jax.pipeline.labelled import evaluate_labelled, parse
 
 ROOT = Path(__file__).parent.parent
 TINY_MODEL = [f"--config.model.{key}={value}" for key, value in TINY_KEYS.items()]
@@ -86,7 +87,10 @@ def test_results_have_every_model_task_and_setting(run):
                 assert (model, task, "zero-shot", metric) in found
     assert ("Endo-CLIP", "malignancy", "zero-shot P0", "auroc") in found
     assert ("Endo-CLIP", "selection", "after round 2", "precision") in found
-    assert all(0 <= row["value"] <= 1 for row in results["rows"])
+    values = [row["value"] for row in results["rows"]]
+    assert all(0 <= value <= 1 for value in values if value is not None)
+    for task, metric in (("detection", "brier"), ("retrieval", "recall@1"), ("attention", "peak")):
+        assert any((row["task"], row["metric"]) == (task, metric) for row in results["rows"])
 
 
 def test_second_run_says_done_and_trains_nothing(run, capsys):
@@ -126,6 +130,51 @@ def test_evaluate_scores_a_labelled_folder(run, tiny_cohort, tmp_path):
     assert "malignancy" in done.stdout
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert {row["task"] for row in rows} == {"malignancy"}
+
+
+def test_evaluate_measures_two_checkpoints_on_shards(run, tiny_shards, tmp_path, capsys):
+    """In this process: detection and what only examinations allow, and the paired difference."""
+    workdir, _, _ = run
+    options = parse(
+        [
+            f"--checkpoint={workdir / 'stage3'}",
+            f"--second={workdir / 'clip'}",
+            f"--data={tiny_shards}",
+            "--split=train",
+            "--draws=20",
+            f"--out={tmp_path}",
+        ]
+    )
+    evaluate_labelled(options)
+    shown = capsys.readouterr().out
+    assert "p = " in shown and "no results by segment, imaging" in shown
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    found = {(row["model"], row["task"], row["metric"]) for row in rows}
+    for task, metric in (
+        ("detection", "auroc"), ("detection", "ece"), ("detection", "sensitivity"),
+        ("retrieval", "recall@5"), ("selection", "precision"), ("attention", "peak"),
+    ):  # fmt: skip
+        assert ("stage3", task, metric) in found
+    assert ("stage3 − clip", "detection", "auroc difference") in found
+    settings = {row["setting"] for row in rows}
+    assert "at 90 % specificity in validation" in settings
+    assert (tmp_path / "figures" / "calibration_detection.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ("--data=/nowhere", "nothing to evaluate on"),
+        ("--specificity=90", "no share between 0 and 1"),
+        ("--protocol=endoreport50", r"detection/labels\.csv"),
+        ("--probe=train", "needs prepared shards"),
+        ("--prompts=/nowhere.json", "prompts /nowhere.json cannot be read"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(change, named, tiny_cohort):
+    arguments = ["--checkpoint=none", f"--data={tiny_cohort / 'polyps'}", change]
+    with pytest.raises(UserError, match=named):
+        evaluate_labelled(parse(arguments))
 
 
 def test_real_run_stops_where_an_earlier_stage_is_missing(tiny_shards, tmp_path):

@@ -1,10 +1,15 @@
-"""Labelled frames for evaluation: a folder whose `labels.csv` has `file,polyp[,vienna,patient]`."""
+"""Labelled frames for evaluation: a folder whose `labels.csv` has `file,polyp[,vienna,patient]`.
+
+Three more columns are read where they are there, for results by part: `segment` (of the colon),
+`size_class` and `imaging`, each any short word, or empty.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +23,24 @@ from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import FrameError, decode_image
 
 LABELS_FILE = "labels.csv"
+STRATA = ("segment", "size_class", "imaging")
 _POLYP = {"0": False, "1": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none."""
+    """Frames and what is known of them; `vienna` 0 is unknown, `patient` the file name if none.
+
+    `strata` has the optional columns that there are, "" where a cell is empty. `unnamed` counts
+    the frames whose patient is not named, each taken for a patient of its own.
+    """
 
     paths: tuple[Path, ...]
     polyp: Bool[np.ndarray, " n"]
     vienna: Int[np.ndarray, " n"]
     patient: tuple[str, ...]
+    strata: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unnamed: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,9 +64,10 @@ def read_labelled(folder: str | Path) -> LabelledFrames:
         ) from error
     if not rows or not {"file", "polyp"} <= rows[0].keys():
         raise UserError(f"{labels} needs the columns file and polyp, and at least one frame.")
+    root = os.path.realpath(folder)
     paths, polyp, vienna, patient = [], [], [], []
     for line, row in enumerate(rows, start=2):
-        path = _find(folder, row["file"] or "", f"{labels}, line {line}")
+        path = _find(folder, root, row["file"] or "", f"{labels}, line {line}")
         paths.append(path)
         polyp.append(_polyp(row["polyp"], f"{labels}, line {line}"))
         vienna.append(_vienna(row.get("vienna"), f"{labels}, line {line}"))
@@ -62,8 +75,18 @@ def read_labelled(folder: str | Path) -> LabelledFrames:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise UserError(f"{labels} names {twice.name} twice: leave one line.")
+    strata = {
+        column: np.array([(row[column] or "").strip() for row in rows], str)
+        for column in STRATA
+        if column in rows[0]
+    }
     return LabelledFrames(
-        tuple(paths), np.array(polyp, bool), np.array(vienna, np.int16), tuple(patient)
+        tuple(paths),
+        np.array(polyp, bool),
+        np.array(vienna, np.int16),
+        tuple(patient),
+        strata,
+        unnamed=sum(not row.get("patient") for row in rows),
     )
 
 
@@ -126,10 +149,11 @@ class _FileView:
         batch["image"][row], batch["valid"][row] = field_image(pixels, self.image_size), True
 
 
-def _find(folder: Path, name: str, where: str) -> Path:
+def _find(folder: Path, root: str, name: str, where: str) -> Path:
+    """A named frame in `folder`, whose real path is `root`."""
     for path in (folder / name, folder / "images" / name):
         if name and path.is_file():
-            if not path.resolve().is_relative_to(folder.resolve()):
+            if os.path.commonpath([root, os.path.realpath(path)]) != root:
                 raise UserError(f"{where}: {name} leads out of the folder; copy the frame into it.")
             return path
     raise UserError(f"{where}: there is no frame {name!r} in {folder}.")

@@ -49,7 +49,7 @@ def few_shot(
 ) -> FewShot:
     """Train on a `fraction` of the patients, test on all the others, once for each seed."""
     labels = np.asarray(labels).astype(bool)
-    features = _unit(features)
+    features = unit(features)
     aurocs, auprs, sizes = [], [], []
     for seed in seeds:
         train = draw_patients(labels, patients, fraction=fraction, seed=seed)
@@ -97,27 +97,30 @@ def linear_probe(
     train_features: Float[np.ndarray, "n d"],
     train_labels: Bool[np.ndarray, " n"],
     test_features: Float[np.ndarray, "m d"],
+    *,
+    inverse_regularisation: float = INVERSE_REGULARISATION,
 ) -> Float[np.ndarray, " m"]:
-    """Scores of an L2-regularised logistic regression, C = 1; higher = positive.
+    """Scores (log-odds) of an L2-regularised logistic regression; higher = positive.
 
     Raises `UserError` when the solver does not converge: an unfinished fit is not a result.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    probe = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+    probe = LogisticRegression(C=inverse_regularisation, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             probe.fit(train_features, train_labels)
         except ConvergenceWarning as warning:
             raise UserError(
-                f"the few-shot classifier did not converge on {len(train_labels)} samples: check "
+                f"the linear classifier did not converge on {len(train_labels)} samples: check "
                 "that the features are finite and not all equal"
             ) from warning
     return probe.decision_function(test_features)
 
 
-def _unit(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+def unit(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """The features at length one, in float64."""
     features = np.asarray(features, np.float64)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

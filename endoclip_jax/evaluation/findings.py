@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from endoclip_jax.evaluation.explorer import ShownPatient
 from endoclip_jax.evaluation.frame_selection import SelectionQuality
 from endoclip_jax.evaluation.results import ZERO_SHOT, Row
 from endoclip_jax.evaluation.statistics import Interval
@@ -29,6 +30,8 @@ class Findings:
     captions:    what to add to a figure's explanation, by the same name.
     selections:  quality of the frames kept, by name ("after round 2").
     differences: paired difference `ours` − `baseline` by (task, metric), zero-shot.
+    patients:    what the record explorer shows.
+    model:       the model card's facts, name and value.
     notes:       sentences the reader must know: what was left out, truncated or replaced.
     """
 
@@ -44,6 +47,8 @@ class Findings:
     captions: Mapping[str, str] = field(default_factory=dict)
     selections: Mapping[str, SelectionQuality] = field(default_factory=dict)
     differences: Mapping[tuple[str, str], Interval] = field(default_factory=dict)
+    patients: Sequence[ShownPatient] = ()
+    model: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     ours: str = OURS
     baseline: str = BASELINE

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from endoclip_jax.data.selection import keep_top
+from endoclip_jax.evaluation.results import Row, interval_row
 from endoclip_jax.evaluation.statistics import Interval, ratio_interval
 
 UNKNOWN = -2
@@ -80,3 +81,20 @@ def rule_quality(
     """The selection rule applied to any scored frames: its quality, and what it kept."""
     kept = keep_top(scores, records, rho, rule)
     return selection_quality(kept, records, truth, seed=seed), kept
+
+
+def selection_rows(setting: str, quality: SelectionQuality, model: str) -> list[Row]:
+    """Precision and recall of the kept frames as rows of `results.json`."""
+    polyps = (
+        round(quality.prevalence * (quality.frames - quality.unknown))
+        if np.isfinite(quality.prevalence)
+        else 0
+    )
+    negatives = quality.frames - quality.unknown - polyps
+    return [
+        interval_row(
+            model, "selection", setting, metric, spread, n_pos=polyps, n_neg=negatives,
+            chance=quality.prevalence if metric == "precision" else None,
+        )
+        for metric, spread in (("precision", quality.precision), ("recall", quality.recall))
+    ]  # fmt: skip

@@ -30,11 +30,13 @@ from endoclip_jax.evaluation.wording import CHOOSING_FRAMES, FIGURES, HOW_TO_REA
 
 PLACES = {
     "selection": ("selection_sheet", "score_histograms"),
-    "results": ("roc_detection", "roc_malignancy"),
-    "features": ("tsne",),
+    "results": (
+        "roc_detection", "roc_malignancy", "calibration_detection", "calibration_malignancy",
+    ),
+    "features": ("tsne", "tsne_stages", "attributes"),
     "attention": ("attention",),
     "training": ("training_curves",),
-}
+}  # fmt: skip
 """The figures of each part of the report, by name; 'other' takes all further names."""
 
 

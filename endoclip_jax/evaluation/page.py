@@ -1,6 +1,7 @@
 """One self-contained HTML page from plain parts: no script, no network, every word escaped.
 
-The parts are data (`Paragraph`, `Bullets`, `Table`, `Bars`, `Picture`, `Preformatted`) inside
+The parts are data (`Paragraph`, `Bullets`, `Table`, `Bars`, `Picture`, `Preformatted`,
+`Patients`) inside
 `Section`s; what they say is written in `report.py`. The page's own security policy forbids it to
 load anything, so it can be sent by mail and opened in a hospital.
 """
@@ -13,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+
+from endoclip_jax.evaluation import explorer
+from endoclip_jax.evaluation.explorer import ShownPatient, explorer_html
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #59636e; --line: #d9dee3; --tint: #f4f7fa;
@@ -172,6 +176,13 @@ class Preformatted:
 
 
 @dataclass(frozen=True)
+class Patients:
+    """The record explorer: one patient is shown at a time."""
+
+    patients: tuple[ShownPatient, ...]
+
+
+@dataclass(frozen=True)
 class Folded:
     """Parts behind a line that opens on a click or the Enter key."""
 
@@ -179,7 +190,7 @@ class Folded:
     parts: tuple[Part, ...]
 
 
-Part = Paragraph | Heading | Bullets | Table | Bars | Picture | Preformatted | Folded
+Part = Paragraph | Heading | Bullets | Table | Bars | Picture | Preformatted | Patients | Folded
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,7 @@ def write_page(
 <title>{escape(title)}</title>
 <style>
 {STYLE}
+{explorer.STYLE}
 </style>
 </head>
 <body>
@@ -269,6 +281,8 @@ def _part(part: Part) -> str:
             return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
         case Preformatted(text):
             return f'<pre tabindex="0">{escape(text)}</pre>'
+        case Patients(patients):
+            return explorer_html(patients)
         case Folded(summary, inner):
             return f"<details><summary>{escape(summary)}</summary>{_parts(inner)}</details>"
         case Table():

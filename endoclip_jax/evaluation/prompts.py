@@ -2,7 +2,8 @@
 
 Detection uses the two sentences that stage 1 trains on (Endo-CLIP, section 2.1). Malignancy here
 means *non-neoplastic against adenoma or worse* (Vienna 1 against 3, 4, 5; Vienna 2 is left out), so
-words of cancer would ask the wrong question. Three sets, always reported side by side:
+words of cancer would ask the wrong question. `data/prompts.json` holds three sets, always reported
+side by side:
 
 P0  the naive pair;
 P1  the same pair in the words of pathology;
@@ -10,76 +11,107 @@ P2  ensembles in the style of the descriptions that the text tower has been trai
     written from what guidelines say of the two classes (NICE and JNET tables: pale, flat, mucus
     cap, indistinct border; red, lobulated, villous, stalked, laterally spreading, ulcerated), and
     both span small and larger lesions, so that size alone does not decide.
+
+A file of the same form replaces the sets of the tasks it names:
+
+    {"headline": {"malignancy": "A"},
+     "malignancy": {"A": {"negative": ["...", ...], "positive": ["...", ...]}, ...},
+     "detection": {...}}
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 from endoclip_jax.data.prompts import BACKGROUND, POLYPS
+from endoclip_jax.errors import UserError
+
+TASKS = ("detection", "malignancy")
 
 
 @dataclass(frozen=True)
-class DetectionPrompts:
-    """The standardised sentence of a patient with and without a polyp."""
-
-    polyp: str
-    background: str
-
-
-@dataclass(frozen=True)
-class MalignancyPrompts:
-    """One prompt set: the sentences of each class, averaged as unit text features."""
+class PromptSet:
+    """The sentences of each class, averaged as unit text features; positive: polyp, malignant."""
 
     name: str
-    benign: tuple[str, ...]
-    malignant: tuple[str, ...]
+    negative: tuple[str, ...]
+    positive: tuple[str, ...]
 
 
-DETECTION = DetectionPrompts(polyp=POLYPS, background=BACKGROUND)
+@dataclass(frozen=True)
+class Prompts:
+    """The prompt sets of one task, and which of them is its headline."""
 
-P0 = MalignancyPrompts(
-    name="P0",
-    benign=("This is a benign polyp.",),
-    malignant=("This is a malignant polyp.",),
-)
+    sets: Mapping[str, PromptSet]
+    headline: str
 
-P1 = MalignancyPrompts(
-    name="P1",
-    benign=("This is a non-neoplastic hyperplastic polyp.",),
-    malignant=("This is a neoplastic polyp, adenoma or carcinoma.",),
-)
 
-P2 = MalignancyPrompts(
-    name="P2",
-    benign=(
-        "A diminutive pale sessile polyp with a smooth surface, similar in colour to the "
-        "surrounding mucosa, with a non-neoplastic pattern (NICE type 1).",
-        "A 3 mm sessile polyp with a smooth pale surface and a non-neoplastic pattern "
-        "(NICE type 1).",
-        "A 4 mm flat elevated polyp of the same colour as the surrounding mucosa, with a smooth "
-        "surface and a non-neoplastic pattern (JNET type 1).",
-        "A small whitish flat elevated polyp with a smooth surface and a clear margin, with a "
-        "non-neoplastic pattern (NICE type 1).",
-        "A 7 mm pale flat elevated polyp with a mucus cap and an indistinct margin, with a "
-        "non-neoplastic pattern (NICE type 1).",
-    ),
-    malignant=(
-        "A large red lobulated polyp with a clear margin and a regular neoplastic pattern "
-        "(NICE type 2).",
-        "An irregular depressed lesion with ulceration and an invasive pattern (NICE type 3).",
-        "A 4 mm red sessile polyp with a clear margin and a regular neoplastic pattern "
-        "(NICE type 2).",
-        "A 12 mm pedunculated polyp with a reddish lobulated surface and a regular neoplastic "
-        "pattern (JNET type 2A).",
-        "A 25 mm granular laterally spreading lesion with a clear margin and a regular neoplastic "
-        "pattern (NICE type 2).",
-        "A 15 mm red sessile polyp with a villous surface and an irregular pattern (JNET type 2B).",
-        "A large mass with a rough irregular surface, ulcerated and bleeding on contact, with an "
-        "irregular margin and an invasive pattern (NICE type 3).",
-    ),
-)
+def read_prompts(path: str | Path) -> dict[str, Prompts]:
+    """The prompts of each task in a file, and those of this package for tasks it leaves out.
 
-MALIGNANCY: dict[str, MalignancyPrompts] = {prompts.name: prompts for prompts in (P0, P1, P2)}
+    Raises:
+      UserError: for a file that cannot be read or is not of the form above.
+    """
+    try:
+        content: Any = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the prompts {path} cannot be read ({error})") from None
+    unknown = set(content) - {*TASKS, "headline"} if isinstance(content, Mapping) else {"content"}
+    if unknown or not any(task in content for task in TASKS):
+        raise UserError(
+            f"{path} has to hold prompt sets under “detection” or “malignancy”, and nothing else "
+            "but “headline”"
+        )
+    return PROMPTS | {
+        task: _prompts(content[task], content.get("headline", {}).get(task), f"{path}, {task}")
+        for task in TASKS
+        if task in content
+    }
 
-HEADLINE = P2.name
+
+def _prompts(sets: Any, headline: str | None, where: str) -> Prompts:
+    if not isinstance(sets, Mapping) or not sets:
+        raise UserError(f"{where}: prompt sets are {{name: {{negative, positive}}}}")
+    read = {}
+    for name, classes in sets.items():
+        if (
+            not isinstance(classes, Mapping)
+            or set(classes) != {"negative", "positive"}
+            or not all(_are_sentences(sentences) for sentences in classes.values())
+        ):
+            raise UserError(
+                f"{where}: the set {name} has to hold a list of sentences under “negative” and "
+                "one under “positive”"
+            )
+        read[name] = PromptSet(name, tuple(classes["negative"]), tuple(classes["positive"]))
+    if headline is None and len(read) == 1:
+        headline = next(iter(read))
+    if headline is None or headline not in read:
+        raise UserError(f"{where}: the headline has to be one of {', '.join(read)}")
+    return Prompts(read, headline)
+
+
+def _are_sentences(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(x, str) and x for x in value)
+
+
+def _packaged() -> Prompts:
+    text = (
+        resources.files("endoclip_jax.evaluation").joinpath("data/prompts.json").read_text("utf-8")
+    )
+    content = json.loads(text)
+    return _prompts(content["malignancy"], content["headline"]["malignancy"], "data/prompts.json")
+
+
+DETECTION = PromptSet("stage 1", negative=(BACKGROUND,), positive=(POLYPS,))
+PROMPTS: dict[str, Prompts] = {
+    "detection": Prompts({DETECTION.name: DETECTION}, DETECTION.name),
+    "malignancy": _packaged(),
+}
+MALIGNANCY: Mapping[str, PromptSet] = PROMPTS["malignancy"].sets
+HEADLINE = PROMPTS["malignancy"].headline

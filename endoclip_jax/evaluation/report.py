@@ -28,6 +28,7 @@ from endoclip_jax.evaluation.page import (
     Heading,
     Paragraph,
     Part,
+    Patients,
     Preformatted,
     Section,
     Table,
@@ -37,7 +38,10 @@ from endoclip_jax.evaluation.results import UNKNOWN_COMMIT, Row
 from endoclip_jax.evaluation.wording import (
     MEANING_OF_MALIGNANT,
     MEANING_OF_SYNTHETIC,
+    MODEL_CARD,
     PAIRS,
+    READING_PATIENTS,
+    TASKS,
     WHAT_WAS_DONE,
 )
 
@@ -89,11 +93,13 @@ def compose_sections(findings: Findings) -> tuple[Section, ...]:
         Section("In short", _in_short(findings)),
         Section("Results", results_parts(findings)),
         Section("Choosing frames", selection_parts(findings)),
+        Section("Patients", _patients(findings)),
         Section("What the features look like", picture_parts(findings, "features")),
         Section("Attention", picture_parts(findings, "attention")),
         Section("Training and time", _training(findings)),
         Section("Further figures", picture_parts(findings, "other")),
-        Section("Data", _data(findings)),
+        Section("Model card", _model_card(findings)),
+        Section("Data card", _data(findings)),
         Section("Reproduce it", _reproduction(findings)),
     )
     return tuple(section for section in candidates if section.parts)
@@ -118,8 +124,9 @@ def _cards(findings: Findings) -> list[Card]:
         other = headline_row(findings, findings.baseline, task, "auroc")
         against = f"{findings.baseline} {other.value:.3f}; " if other else ""
         cards.append(Card(f"{words}, AUROC", f"{row.value:.3f}", f"{against}chance 0.500"))
-    if findings.selections:
-        name, quality = list(findings.selections.items())[-1]
+    for name, quality in list(findings.selections.items())[-1:]:
+        if math.isnan(quality.precision.value):
+            continue
         cards.append(
             Card(
                 f"Kept frames that show a polyp, {name}",
@@ -189,6 +196,30 @@ def _verdict(findings: Findings, task: str) -> str:
             "does not cover the luck of training: for that, run other seeds."
         )
     return text
+
+
+def _patients(findings: Findings) -> tuple[Part, ...]:
+    if not findings.patients:
+        return ()
+    return Paragraph(READING_PATIENTS), Patients(tuple(findings.patients))
+
+
+def _model_card(findings: Findings) -> tuple[Part, ...]:
+    if not findings.model:
+        return ()
+    headlines = tuple(
+        (f"{task}, zero-shot AUROC", f"{row.value:.3f}{_between(row)}")
+        for task in TASKS
+        if (row := headline_row(findings, findings.ours, task, "auroc")) and row.value is not None
+    )
+    return (
+        Table(("Model", "value"), (*tuple(findings.model), *headlines), caption="What it is"),
+        *(
+            part
+            for heading, sentences in MODEL_CARD.items()
+            for part in (Heading(heading), Bullets(sentences))
+        ),
+    )
 
 
 def _training(findings: Findings) -> tuple[Part, ...]:

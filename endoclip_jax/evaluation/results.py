@@ -70,6 +70,7 @@ class Row:
     chance: float | None = None
     n_pos: int | None = None
     n_neg: int | None = None
+    p: float | None = None  # two-sided, of a difference between two models
 
     @property
     def is_few_shot(self) -> bool:
@@ -114,6 +115,25 @@ def few_shot_rows(model: str, task: str, result: FewShot, labels: Labels) -> lis
         spread = Interval(mean, mean - sd, mean + sd)
         rows.append(_row(model, task, f"{100 * result.fraction:g} %", metric, labels, spread))
     return rows
+
+
+def interval_row(
+    model: str,
+    task: str,
+    setting: str,
+    metric: str,
+    spread: Interval,
+    *,
+    chance: float | None = None,
+    n_pos: int | None = None,
+    n_neg: int | None = None,
+    p: float | None = None,
+) -> Row:
+    """The row of any number with its interval; a dash where it has no value."""
+    if not math.isfinite(spread.value):
+        return Row(model, task, setting, metric, None, n_pos=n_pos, n_neg=n_neg)
+    low, high = spread.low, spread.high
+    return Row(model, task, setting, metric, spread.value, low, high, chance, n_pos, n_neg, p)
 
 
 def write_results(
@@ -220,7 +240,7 @@ def format_table(rows: Sequence[Row]) -> str:
         lines = [["", *names]]
         lines += [[m, *(format_value(cells.get((m, n))) for n in numbers)] for m in models]
         lines += [["chance", *(_decimal(chances.get(n, math.nan), 3) for n in numbers)]]
-        blocks.append(f"{task}{class_counts(rows, task)}\n{_aligned(lines)}")
+        blocks.append(f"{task}{class_counts(rows, task)}\n{aligned(lines)}")
     note = (
         "zero-shot: value (95 % interval, patients resampled); "
         "few-shot: mean ± sd over seeds, training patients drawn at random"
@@ -299,11 +319,12 @@ def _decimal(value: float, digits: int) -> str:
     return text[1:] if text.startswith("0.") else text
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns of text, the first `left` of them flush left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -11,7 +11,7 @@ gives weight 3 to each of that patient's frames, so one sort of the scores serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,10 +116,33 @@ def difference_interval(
     seed: int,
     draws: int = DRAWS,
 ) -> Interval:
+    """The difference of `paired_test` alone, with its interval."""
+    return paired_test(metric, scores, other_scores, labels, groups, seed, draws).difference
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A difference with its interval, and the two-sided bootstrap p of there being none."""
+
+    difference: Interval
+    p: float
+
+
+def paired_test(
+    metric: str,
+    scores: Float[np.ndarray, " n"],
+    other_scores: Float[np.ndarray, " n"],
+    labels: Labels,
+    groups: Groups,
+    seed: int,
+    draws: int = DRAWS,
+) -> PairedTest:
     """metric(scores) − metric(other_scores) on the same samples, patients resampled jointly.
 
     The paired interval is the honest answer to "is the one model better": two separate intervals
-    may overlap while every draw agrees on the winner.
+    may overlap while every draw agrees on the winner. p is twice the share of draws on the other
+    side of zero, that share counted with one draw more than there were (Davison and Hinkley, 1997,
+    eq. 4.11), so that it is never zero.
     """
     scores, labels = _checked(scores, labels)
     other_scores, _ = _checked(other_scores, labels)
@@ -131,7 +154,65 @@ def difference_interval(
         draws,
     )
     difference = _value(metric, scores, labels) - _value(metric, other_scores, labels)
-    return Interval(difference, *_percentiles(values), redrawn)
+    beyond = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (len(values) + 1))
+    return PairedTest(Interval(difference, *_percentiles(values), redrawn), p)
+
+
+def weighted_interval(
+    statistic: Callable[[Float[np.ndarray, "draws n"]], Float[np.ndarray, " draws"]],
+    groups: Groups,
+    seed: int,
+    draws: int = DRAWS,
+) -> Interval:
+    """Any statistic of sample weights with its patient-clustered interval; NaN draws are redrawn.
+
+    A statistic that has no value on the data itself gives NaN throughout.
+    """
+    value = float(statistic(np.ones((1, len(groups))))[0])
+    if not np.isfinite(value):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    values, redrawn = _bootstrap(statistic, groups, seed, draws)
+    return Interval(value, *_percentiles(values), redrawn)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models' scores of the same samples, and whose samples they are."""
+
+    scores: Float[np.ndarray, " n"]
+    other_scores: Float[np.ndarray, " n"]
+    labels: Labels
+    groups: Groups
+
+
+def mean_difference_interval(
+    metric: str, pairs: Sequence[Pair], seed: int, draws: int = DRAWS
+) -> Interval:
+    """Mean over pairs (one for each training seed) of metric(scores) − metric(other_scores).
+
+    Patients are resampled jointly: one who stands in several pairs has the same weight in all of
+    them, since what is asked is whether *other patients* would say the same.
+    """
+    checked = [
+        (_checked(pair.scores, pair.labels), _checked(pair.other_scores, pair.labels)[0])
+        for pair in pairs
+    ]
+    measure = METRICS[metric]
+    ends = np.cumsum([len(pair.groups) for pair in pairs])[:-1]
+
+    def mean_difference(weights: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, " draws"]:
+        parts = np.split(weights, ends, axis=1)
+        differences = [
+            measure(scores, labels, part) - measure(other, labels, part)
+            for ((scores, labels), other), part in zip(checked, parts, strict=True)
+        ]
+        return np.mean(differences, axis=0)
+
+    groups = np.concatenate([np.asarray(pair.groups) for pair in pairs])
+    values, redrawn = _bootstrap(mean_difference, groups, seed, draws)
+    whole = mean_difference(np.ones((1, len(groups))))
+    return Interval(float(whole[0]), *_percentiles(values), redrawn)
 
 
 def ratio_interval(

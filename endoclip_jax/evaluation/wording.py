@@ -60,6 +60,37 @@ MEANING_OF_MALIGNANT = (
     "adenomas. It is not a test for cancer."
 )
 
+READING_PATIENTS = (
+    "Pick an examination that the model was not trained on. Below each frame: the probability "
+    "that it shows a polyp (stage 1, not calibrated), whether stage 1 kept it, and what it truly "
+    "shows where that is known. Below the frames: what stage 3 attends to. These patients are "
+    "examples; the tables have the rates."
+)
+
+MODEL_CARD: dict[str, tuple[str, ...]] = {
+    "Meant for": (
+        "Research on learning from colonoscopy records: embeddings of frames and of English "
+        "descriptions, choosing the frames of an examination that are worth looking at, studies of "
+        "zero-shot and few-label classification.",
+    ),
+    "Not meant for": (
+        "Any decision about a patient: finding polyps during an examination, leaving one in place, "
+        "or replacing histology. It has not been tested for that, and is no medical device.",
+        "Frames of other organs, capsule endoscopy, or imaging modes that were not in its data.",
+        "Telling cancer from adenoma: its “malignant” class is adenoma or worse.",
+    ),
+    "Known limits": (
+        "It never saw a labelled frame: about half of the frames that it took for polyps in "
+        "training may show none.",
+        "It has learnt the habits of the reports it was trained on: what was not written down was "
+        "not learnt, and other centres write otherwise.",
+        "Its probabilities are not calibrated; “Calibration” shows by how much.",
+        "How it does on rare lesions, rare preparations and small groups of patients is unknown: "
+        "too few of them are in the test set to say.",
+    ),
+}
+"""Standing sentences of the model card by heading."""
+
 FIGURES: dict[str, tuple[str, str, str]] = {
     "selection_sheet": (
         "Frames kept and dropped",
@@ -95,6 +126,33 @@ FIGURES: dict[str, tuple[str, str, str]] = {
         "t-SNE bends distances: sizes of groups, gaps between them and their places mean nothing, "
         "panels cannot be compared point by point. Trust the AUROC, not the picture.",
     ),
+    "tsne_stages": (
+        "The same polyps after each stage",
+        "The same points as above, as the encoder of each stage places them: does malignancy, "
+        "which no stage was told, come apart on the way?",
+        "t-SNE bends distances, and each panel is bent in its own way. Trust the AUROC.",
+    ),
+    "attributes": (
+        "What the arrangement follows",
+        "One arrangement of the test patients' polyps, a panel an attribute of their description. "
+        "Where a colour and mark gather, the encoder has sorted by that attribute. Grey: the "
+        "report does not say.",
+        "Attributes go together (large polyps are often lobulated), so a panel can show order that "
+        "another attribute made.",
+    ),
+    "calibration_detection": (
+        "Detection: are the probabilities right?",
+        "On the dotted line, of frames given a probability of 0.2 one in five shows a polyp. "
+        "“Temperature” and “Platt” are recalibrated on other patients' labels. Axes are stretched "
+        "near zero, where most frames lie.",
+        "The recalibrated curves needed labels: out of the box the probabilities are those “as "
+        "trained”. With another prevalence the offset is wrong again.",
+    ),
+    "calibration_malignancy": (
+        "Malignancy: are the probabilities right?",
+        "As above, for adenoma or worse.",
+        "Few non-neoplastic polyps: each mark rests on few patients, and its place is uncertain.",
+    ),
     "attention": (
         "Which frame reads which sentence",
         "A patient with several polyps. Each column is a kept frame, each row a sentence of the "
@@ -106,7 +164,8 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "training_curves": (
         "Training curves",
         "The loss cannot go below the dashed floor (the entropy of its target: several patients "
-        "of a batch share a description). What training can remove is the shaded part.",
+        "of a batch share a description). What training can remove is the shaded part. Validation "
+        "has smaller batches and so a lower floor, dotted.",
         "Losses of different stages or batch sizes have different floors and do not compare.",
     ),
 }

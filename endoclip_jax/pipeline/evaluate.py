@@ -9,25 +9,46 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from endoclip_jax.data.transforms import PREPROCESSING
+from endoclip_jax.evaluation.analysis import (
+    Analysis,
+    attention_rows,
+    by_parts,
+    calibrations,
+    merged,
+    retrieval_rows,
+)
 from endoclip_jax.evaluation.evaluate import (
-    Subject,
     TaskResult,
     evaluate_detection,
     evaluate_malignancy,
 )
-from endoclip_jax.evaluation.frame_selection import SelectionQuality, rule_quality
+from endoclip_jax.evaluation.examinations import (
+    FrameFeatures,
+    attention_against_truth,
+    attention_within,
+    retrieval,
+)
+from endoclip_jax.evaluation.frame_selection import (
+    SelectionQuality,
+    rule_quality,
+    selection_rows,
+)
 from endoclip_jax.evaluation.frame_sets import FolderFrames, FrameSet, SplitFrames
 from endoclip_jax.evaluation.report import BASELINE, OURS, Findings, write_report
 from endoclip_jax.evaluation.results import (
-    Row,
     current_commit,
     describe_hardware,
     format_table,
     write_results,
 )
 from endoclip_jax.evaluation.statistics import Interval, difference_interval
+from endoclip_jax.evaluation.subjects import Subject
+from endoclip_jax.pipeline.labelled import subject_of
+from endoclip_jax.pipeline.patients import kept_attention, shown_patients
 from endoclip_jax.pipeline.pictures import draw_pictures
 from endoclip_jax.pipeline.run import (
     FOLDERS_OF,
@@ -45,8 +66,10 @@ from endoclip_jax.training import checkpoints, processes
 UNTRAINED = "untrained"
 PRETRAINED = "CLIP (pre-trained)"
 ROUND_1_ONLY = "Endo-CLIP, round 1"
+STAGE_1_ONLY = "Endo-CLIP, stage 1"
 STAGE_2_ONLY = "Endo-CLIP, stage 2"
 STAGE_3_ONLY = "Endo-CLIP, stage 3"
+STAGES = {"after stage 1": STAGE_1_ONLY, "after stage 2": STAGE_2_ONLY, "after stage 3": OURS}
 
 
 def evaluate_run(run: Run) -> None:
@@ -81,7 +104,10 @@ def _evaluate(run: Run, params: dict[str, dict[str, Any]]) -> None:
     if run.polyps is None:
         notes.append("malignancy is not measured: no labelled polyps (config.eval.malignancy)")
     else:
-        names = {OURS: "stage3", STAGE_2_ONLY: "stage2", BASELINE: "clip", start_name: "start"}
+        names = {
+            OURS: "stage3", STAGE_2_ONLY: "stage2", STAGE_1_ONLY: ROUND_2,
+            BASELINE: "clip", start_name: "start",
+        }  # fmt: skip
         subjects = [_subject(run, name, params[folder]) for name, folder in names.items()]
         tasks["malignancy"] = evaluate_malignancy(
             subjects, FolderFrames.open(run.polyps), run.setting.tokenizer, **options
@@ -89,10 +115,22 @@ def _evaluate(run: Run, params: dict[str, dict[str, Any]]) -> None:
 
     held_out = held_out_scores(run, params)
     selections = {name: quality for name, (quality, *_) in held_out.items()}
+    stage3 = _subject(run, STAGE_3_ONLY, params["stage3"])
+    found = _analyses(run, tasks, params)
+    features = _held_out_features(run, tasks)
+    if features is not None:
+        found["examinations"] = _examinations(run, stage3, features)
     rows = [row for task in tasks.values() for row in task.rows]
-    rows += [row for name, quality in selections.items() for row in selection_rows(name, quality)]
+    rows += [row for name, q in selections.items() for row in selection_rows(name, q, OURS)]
+    rows += [row for analysis in found.values() for row in analysis.rows]
     notes += [note for task in tasks.values() for note in task.notes]
-    pictures, captions = draw_pictures(run, tasks, held_out, params["stage3"])
+    notes += [note for analysis in found.values() for note in analysis.notes]
+    attention = kept_attention(run, stage3, held_out)
+    pictures = draw_pictures(
+        run, tasks, held_out, attention,
+        {task: analysis.curves for task, analysis in found.items()}, features, STAGES,
+    )  # fmt: skip
+    patients = shown_patients(run, _subject(run, OURS, params[ROUND_2]), held_out, attention)
     seconds = run_seconds(run) | {"evaluation": time.monotonic() - began}
     commit, hardware = current_commit(), describe_hardware()
     write_results(
@@ -114,8 +152,10 @@ def _evaluate(run: Run, params: dict[str, dict[str, Any]]) -> None:
             card=run.setting.index.card,
             config=json.dumps(run.config.to_dict(), indent=1, sort_keys=True),
             synthetic=not run.config.data.shards,
-            figures=pictures,
-            captions=captions,
+            figures=pictures.shown,
+            captions=pictures.captions,
+            patients=patients,
+            model=model_facts(run, params["stage3"]),
             selections=selections,
             differences=_differences(tasks, run.config.seed),
             notes=notes,
@@ -123,6 +163,8 @@ def _evaluate(run: Run, params: dict[str, dict[str, Any]]) -> None:
     )
     run.say(format_table(rows))
     for name, quality in selections.items():
+        if not np.isfinite(quality.precision.value):
+            continue
         run.say(
             f"selection {name}: {quality.precision.value:.3f} of the kept frames show a polyp, "
             f"{quality.lift:.1f} times the prevalence of {quality.prevalence:.3f}"
@@ -149,11 +191,7 @@ def _known(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def _subject(run: Run, name: str, params: Mapping[str, Any]) -> Subject:
     """A model of the run; with `cross` parameters, scored through its trained value kernels."""
-    image = text = None
-    if "cross" in params and run.config.stage3.attention != "none":
-        image = params["cross"]["text_to_image"]["value"]["kernel"]
-        text = params["cross"]["image_to_text"]["value"]["kernel"]
-    return Subject(name, run.setting.model, params["clip"], image, text)
+    return subject_of(name, run.setting.model, params, run.config.stage3.to_dict())
 
 
 def held_out_scores(
@@ -165,7 +203,7 @@ def held_out_scores(
     """
     index, settings = run.setting.index, run.config.stage1
     rows = cases.positives(index, index.rows("test"))
-    if not rows.size or not _known(run, rows).any():
+    if not rows.size:
         return {}
     frames = np.concatenate([index.frame_rows(int(row)) for row in rows])
     found = {}
@@ -183,16 +221,62 @@ def held_out_scores(
     return found
 
 
-def selection_rows(name: str, quality: SelectionQuality) -> list[Row]:
-    """Precision and recall of the kept frames as rows of `results.json`."""
-    polyps = round(quality.prevalence * (quality.frames - quality.unknown))
-    counts = {"n_pos": polyps, "n_neg": quality.frames - quality.unknown - polyps}
-    return [
-        Row(
-            OURS, "selection", name, metric, spread.value, spread.low, spread.high,
-            chance=quality.prevalence if metric == "precision" else None, **counts,
+def _analyses(
+    run: Run, tasks: Mapping[str, TaskResult], params: Mapping[str, dict[str, Any]]
+) -> dict[str, Analysis]:
+    """Calibration and results by part of the headline model in each task."""
+    spread = {"seed": run.config.seed, "draws": run.config.eval.bootstrap_draws}
+    folder_of = {"detection": ROUND_2, "malignancy": "stage3"}
+    return {
+        name: merged(
+            [
+                calibrations(_subject(run, OURS, params[folder_of[name]]), task, **spread),
+                by_parts(OURS, task, **spread),
+            ]
         )
-        for metric, spread in (("precision", quality.precision), ("recall", quality.recall))
+        for name, task in tasks.items()
+    }
+
+
+def _held_out_features(run: Run, tasks: Mapping[str, TaskResult]) -> FrameFeatures | None:
+    """Stage 3's features of the test split, where detection was measured on it."""
+    if "detection" not in tasks or run.config.eval.detection:
+        return None
+    task = tasks["detection"]
+    assert task.truth is not None
+    return FrameFeatures(task.features[STAGE_3_ONLY], task.truth.frames)
+
+
+def _examinations(run: Run, stage3: Subject, features: FrameFeatures) -> Analysis:
+    """Retrieval and attention of stage 3 against truth, on the test split."""
+    index, tokenizer = run.setting.index, run.setting.tokenizer
+    spread = {"seed": run.config.seed, "draws": run.config.eval.bootstrap_draws}
+    rows = index.rows("test")
+    searched = retrieval(stage3, tokenizer, index, rows, features, **spread)
+    within = attention_within(stage3, tokenizer, index, cases.multi_polyp(index, rows), features)
+    judged = attention_against_truth(index, within, **spread)
+    return Analysis(retrieval_rows(OURS, searched) + attention_rows(OURS, judged))
+
+
+def model_facts(run: Run, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the report's model card says of this very model."""
+    config, index = run.setting.model.config, run.setting.index
+    train = index.rows("train")
+    positive = cases.positives(index, train)
+    frames = int(index.records["num_frames"][train].sum())
+    counts = {part: sum(np.size(x) for x in jax.tree.leaves(tree)) for part, tree in params.items()}
+    return [
+        ("architecture", f"CLIP: ViT {config.vision.image_size} px in patches of "
+         f"{config.vision.patch_size}, {config.vision.layers} layers of width "
+         f"{config.vision.width}; text {config.text.layers} layers of width {config.text.width}; "
+         f"embeddings of {config.embed_dim}; {config.activation}"),
+        ("parameters", ", ".join(f"{part} {count:,}" for part, count in counts.items())),
+        ("started from", run.config.init.clip or f"random weights, seed {run.config.seed}"),
+        ("trained on", f"{len(train):,} examinations ({len(positive):,} with a polyp), "
+         f"{frames:,} frames, data set {index.fingerprint}"),
+        ("attention of stage 3", str(run.config.stage3.attention)),
+        ("a frame before the model", "; ".join(f"{k}: {v}" for k, v in PREPROCESSING.items())),
+        ("licence", "code: Apache-2.0; weights: as their data allow"),
     ]  # fmt: skip
 
 

@@ -1,64 +1,160 @@
-"""The pictures of a run's report, from its scores and features."""
+"""The pictures of a run's report, from its scores and features; also as files, vector and PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from endoclip_jax.data.loaders import scoring_batches
-from endoclip_jax.data.selection import keep_top
 from endoclip_jax.evaluation import figures
+from endoclip_jax.evaluation.calibration import Reliability
 from endoclip_jax.evaluation.evaluate import TaskResult
-from endoclip_jax.evaluation.frame_selection import SelectionQuality
-from endoclip_jax.evaluation.report import BASELINE, OURS
-from endoclip_jax.pipeline.run import FOLDERS_OF, Run, cross_attention_of
-from endoclip_jax.stages import cases
-from endoclip_jax.training.embedding import embed_frames, embed_texts
+from endoclip_jax.evaluation.examinations import (
+    FrameFeatures,
+    PatientAttention,
+    described_polyps,
+)
+from endoclip_jax.evaluation.findings import BASELINE, OURS
+from endoclip_jax.pipeline.patients import HeldOut
+from endoclip_jax.pipeline.run import FOLDERS_OF, Run
+from endoclip_jax.records.attributes import ASPECTS, SIZE_CLASSES, aspect_slice
+from endoclip_jax.records.manifest import UNKNOWN_POLYP
 from endoclip_jax.training.metrics import read_metrics
 
-HeldOut = Mapping[str, tuple[SelectionQuality, np.ndarray, np.ndarray, np.ndarray]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHEET_FRAMES = 18  # of each kind
 _ATTENTION_PATIENTS = 2
+_SHOWN_ASPECTS = ("size_class", "gross_form", "colour")
+
+
+@dataclass
+class Pictures:
+    """Picture bytes and captions by the names that the report knows; each is also left as a file.
+
+    Drawings and attention are left in `folder` as PNG and SVG, sheets of photographs as JPEG.
+    """
+
+    folder: Path
+    shown: dict[str, bytes] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def drawing(self, name: str, figure: Figure, caption: str = "") -> None:
+        png, _ = figures.save(figure, self.folder / name)
+        self._add(name, png.read_bytes(), caption)
+
+    def photographs(
+        self, name: str, figure: Figure, caption: str = "", *, vector: bool = False
+    ) -> None:
+        """A JPEG in the report and as a file; with `vector` PNG and SVG files instead."""
+        data = figures.jpeg_bytes(figure)
+        stem = self.folder / name.replace(":", "_").replace(" ", "_")
+        if vector:
+            figures.save(figure, stem)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stem.with_suffix(".jpg").write_bytes(data)
+        self._add(name, data, caption)
+
+    def _add(self, name: str, data: bytes, caption: str) -> None:
+        self.shown[name] = data
+        if caption:
+            self.captions[name] = caption
 
 
 def draw_pictures(
-    run: Run, tasks: Mapping[str, TaskResult], held_out: HeldOut, stage3: Mapping[str, Any]
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Picture bytes and captions by the names the report knows."""
-    pictures: dict[str, bytes] = {}
-    captions: dict[str, str] = {}
+    run: Run,
+    tasks: Mapping[str, TaskResult],
+    held_out: HeldOut,
+    attention: Sequence[PatientAttention],
+    curves: Mapping[str, Mapping[str, Reliability]],
+    features: FrameFeatures | None,
+    by_stage: Mapping[str, str],
+) -> Pictures:
+    """All pictures that the run's findings allow.
+
+    Args:
+      curves: reliability curves of each task.
+      features: of held-out frames by the last stage.
+      by_stage: caption of a panel to the model's name in the malignancy task, stage by stage.
+    """
+    pictures = Pictures(run.workdir / "report" / "figures")
     for name, task in tasks.items():
-        curves = {model: task.scores[model] for model in (OURS, BASELINE)}
-        pictures[f"roc_{name}"] = figures.png_bytes(figures.roc_pr_curves(curves, task.labels))
+        scores = {model: task.scores[model] for model in (OURS, BASELINE)}
+        pictures.drawing(f"roc_{name}", figures.roc_pr_curves(scores, task.labels))
+        if curves.get(name):
+            pictures.drawing(f"calibration_{name}", figures.reliability_curves(curves[name]))
     if "malignancy" in tasks:
-        features = {model: tasks["malignancy"].features[model] for model in (BASELINE, OURS)}
-        pictures["tsne"] = figures.png_bytes(
-            figures.tsne_scatter(
-                features, tasks["malignancy"].labels.astype(bool), seed=run.config.seed
-            )
-        )
+        _draw_arrangements(pictures, tasks["malignancy"], by_stage, run.config.seed)
+    if features is not None:
+        _draw_attributes(pictures, run, features)
     if held_out:
-        truth = np.asarray(run.setting.index.frames["polyp"], np.int64)
-        pictures["score_histograms"] = figures.png_bytes(
+        _draw_selection(pictures, run, held_out)
+    for patient in [p for p in attention if len(p.frames) > 1][:_ATTENTION_PATIENTS]:
+        _draw_attention(pictures, run, patient)
+    losses = {
+        name: read_metrics(run.folder(name)) for folders in FOLDERS_OF.values() for name in folders
+    }
+    pictures.drawing("training_curves", figures.training_curves(losses))
+    return pictures
+
+
+def _draw_arrangements(
+    pictures: Pictures, task: TaskResult, by_stage: Mapping[str, str], seed: int
+) -> None:
+    malignant = task.labels.astype(bool)
+    models = {model: task.features[model] for model in (BASELINE, OURS)}
+    pictures.drawing("tsne", figures.tsne_scatter(models, malignant, seed=seed))
+    stages = {words: task.features[name] for words, name in by_stage.items()}
+    pictures.drawing("tsne_stages", figures.tsne_scatter(stages, malignant, seed=seed))
+
+
+def _draw_attributes(pictures: Pictures, run: Run, features: FrameFeatures) -> None:
+    index = run.setting.index
+    frames, items = described_polyps(index, index.rows("test"))
+    there = np.isin(frames, features.frames)
+    frames, items = frames[there], items[there]
+    if len(frames) < 10:
+        return
+    bits = np.asarray(index.items["bits_text"][items])
+    points = features.features[np.searchsorted(features.frames, frames)]
+    values = {
+        aspect.replace("_", " "): one_value(bits[:, aspect_slice(aspect)], dict(ASPECTS)[aspect])
+        for aspect in _SHOWN_ASPECTS
+    }
+    pictures.drawing("attributes", figures.attribute_scatter(points, values, seed=run.config.seed))
+
+
+_IN_WORDS = dict(zip(SIZE_CLASSES, ("≤ 5 mm", "6–9 mm", "10–19 mm", "≥ 20 mm"), strict=True))
+
+
+def one_value(bits: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The value of an aspect where exactly one bit is set, in words; "" for none or several."""
+    words = [_IN_WORDS.get(name, name.replace("_", " ")) for name in names]
+    return [words[int(row.argmax())] if row.sum() == 1 else "" for row in bits]
+
+
+def _draw_selection(pictures: Pictures, run: Run, held_out: HeldOut) -> None:
+    truth = np.asarray(run.setting.index.frames["polyp"], np.int64)
+    if all((truth[scored] != UNKNOWN_POLYP).all() for _, scored, _, _ in held_out.values()):
+        pictures.drawing(
+            "score_histograms",
             figures.score_histograms(
                 {name: scores for name, (_, _, scores, _) in held_out.items()},
                 {name: truth[scored] >= 0 for name, (_, scored, _, _) in held_out.items()},
-            )
+            ),
         )
-        _, scored, scores, kept = held_out["after round 2"]
-        pictures["selection_sheet"] = figures.jpeg_bytes(_sheet(run, scored, scores, kept, truth))
-        captions["selection_sheet"] = "Held-out positive examinations, frames drawn at random."
-        for record, map_bytes in _attention_maps(run, scored, scores, stage3).items():
-            pictures[f"attention:{record}"] = map_bytes
-    curves_of = {
-        name: read_metrics(run.folder(name)) for folders in FOLDERS_OF.values() for name in folders
-    }
-    pictures["training_curves"] = figures.png_bytes(figures.training_curves(curves_of))
-    return pictures, captions
+    _, scored, scores, kept = list(held_out.values())[-1]
+    pictures.photographs(
+        "selection_sheet",
+        _sheet(run, scored, scores, kept, truth),
+        "Held-out positive examinations, frames drawn at random.",
+    )
 
 
 def _sheet(
@@ -77,7 +173,7 @@ def _sheet(
 
 def _images(run: Run, frames: np.ndarray, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """Readable frames, as ids and pixels, in the order asked for."""
-    ids, pixels = [], []
+    ids, pixels = [np.zeros(0, np.int64)], [np.zeros((0, size, size, 3), np.uint8)]
     for batch in scoring_batches(run.setting.index, frames, batch=32, image_size=size):
         keep = np.asarray(batch["valid"])
         ids.append(np.asarray(batch["frame"])[keep])
@@ -85,44 +181,17 @@ def _images(run: Run, frames: np.ndarray, size: int = 128) -> tuple[np.ndarray, 
     return np.concatenate(ids), np.concatenate(pixels)
 
 
-def _attention_maps(
-    run: Run, scored: np.ndarray, scores: np.ndarray, stage3: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """Attention of kept frames over sentences for the first multi-polyp test patients."""
-    if run.config.stage3.attention == "none":
-        return {}
-    index, setting = run.setting.index, run.setting
-    module = cross_attention_of(run.config)
-    records = np.asarray(index.frames["record"][scored], np.int64)
-    kept = keep_top(scores, records, run.config.stage1.rho, run.config.stage1.selection)
-    maps: dict[str, bytes] = {}
-    for row in cases.multi_polyp(index, index.rows("test")):
-        items = index.item_rows(int(row))[: run.config.stage3.max_texts]
-        frames = scored[kept & (records == row)][: run.config.stage3.max_images]
-        if len(items) < 2 or len(frames) < 2:
-            continue
-        frames, thumbnails = _images(run, frames)
-        sentences = [index.description(int(item)) for item in items]
-        batches = scoring_batches(index, frames, batch=16, image_size=setting.image_size)
-        v, _ = embed_frames(setting.model, stage3["clip"], batches)
-        t = embed_texts(setting.model, stage3["clip"], setting.tokenizer(sentences)[0])
-        weights: Any = module.apply(
-            {"params": stage3["cross"]},
-            jnp.asarray(v[None]),
-            jnp.ones((1, len(v)), bool),
-            jnp.asarray(t[None]),
-            jnp.ones((1, len(t)), bool),
-            method="attention_weights",
-        )
-        name = f"patient {bytes(index.records['patient'][row]).decode()[:6]}"
-        maps[name] = figures.jpeg_bytes(
-            figures.attention_map(
-                thumbnails,
-                sentences,
-                np.asarray(weights.image_to_text[0]),
-                image_polyp=np.asarray(index.frames["polyp"][frames], np.int64),
-            )
-        )
-        if len(maps) == _ATTENTION_PATIENTS:
-            break
-    return maps
+def _draw_attention(pictures: Pictures, run: Run, patient: PatientAttention) -> None:
+    index = run.setting.index
+    frames, thumbnails = _images(run, patient.frames)
+    name = bytes(index.records["patient"][patient.record]).decode()[:6]
+    pictures.photographs(
+        f"attention:patient {name}",
+        figures.attention_map(
+            thumbnails,
+            [index.description(int(item)) for item in patient.items],
+            patient.image_to_text,
+            image_polyp=np.asarray(index.frames["polyp"][frames], np.int64),
+        ),
+        vector=True,
+    )

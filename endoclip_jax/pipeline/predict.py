@@ -94,10 +94,10 @@ def predict(options: argparse.Namespace) -> None:
 def read_prompts(given: str) -> dict[str, list[str]]:
     """Sentences by class: a set's name, a file, or sentences split by `|`, each its own class."""
     if given == "detection":
-        return {"polyp": [DETECTION.polyp], "background": [DETECTION.background]}
+        return {"polyp": list(DETECTION.positive), "background": list(DETECTION.negative)}
     if given in MALIGNANCY:
         prompts = MALIGNANCY[given]
-        return {"malignant": list(prompts.malignant), "benign": list(prompts.benign)}
+        return {"malignant": list(prompts.positive), "benign": list(prompts.negative)}
     path = Path(given).expanduser()
     if path.suffix in (".json", ".txt"):
         return _prompt_file(path)

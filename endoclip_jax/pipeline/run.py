@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ def say(text: str) -> None:
 
 @dataclass
 class Run:
-    """One workdir with everything that its stages share."""
+    """One workdir with everything that its stages share.
+
+    Attributes:
+      elsewhere: folders of stages that this run starts from and another workdir holds.
+    """
 
     config: ConfigDict
     workdir: Path
@@ -59,9 +64,10 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     polyps: Path | None = None  # labelled set for malignancy
     stop: StopRequest = field(default_factory=StopRequest)
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
-        return self.workdir / name
+        return self.elsewhere.get(name, self.workdir / name)
 
     def selection_path(self, round_number: int) -> Path:
         return self.folder(round_name(round_number)) / "selection"

@@ -36,6 +36,7 @@ from endoclip_jax.stages.cleansing import cleansing, round_name, select_frames
 from endoclip_jax.stages.dino import FROZEN as DINO_FROZEN
 from endoclip_jax.stages.dino import dino, dino_params
 from endoclip_jax.stages.joined import joined
+from endoclip_jax.stages.noise import ExtractionNoise
 from endoclip_jax.stages.sscd import FROZEN as SSCD_FROZEN
 from endoclip_jax.stages.sscd import sscd
 from endoclip_jax.stages.stage import PreparedStage
@@ -133,6 +134,7 @@ def run_stage2(run: Run) -> None:
         target_norm=settings.target_norm,
         temperature=run.config.loss.temperature,
         contrastive=contrastive_of(run, "stage2", run.mesh()),
+        noise=_extraction_noise(run),
     )
     fit(run, stage, params, "stage2")
 
@@ -140,7 +142,7 @@ def run_stage2(run: Run) -> None:
 def run_stage3(run: Run) -> None:
     settings = run.config.stage3
     cross_attention = cross_attention_of(run.config)
-    params = params_of(run, "stage2")
+    params = params_of(run, "stage2" if settings.start == "stage2" else ROUND_2)
     params["cross"] = jax.device_get(initial_cross(run.config, jax.random.key(run.config.seed)))
     stage = unification(
         run.setting,
@@ -154,8 +156,14 @@ def run_stage3(run: Run) -> None:
         max_texts=settings.max_texts,
         include_single=settings.include_single,
         contrastive=contrastive_of(run, "stage3", run.mesh()),
+        noise=_extraction_noise(run),
     )
     fit(run, stage, params, "stage3")
+
+
+def _extraction_noise(run: Run) -> ExtractionNoise:
+    settings = run.config.attributes
+    return ExtractionNoise(settings.noise_drop, settings.noise_flip, run.config.seed)
 
 
 def run_clip(run: Run) -> None:

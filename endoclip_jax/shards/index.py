@@ -143,6 +143,10 @@ class Index:
         """Rows in `items` of one record, in report order."""
         return _span(self.records[record_row], "first_item", "num_items")
 
+    def polyp_rows(self, record_row: SupportsIndex) -> Int64[np.ndarray, " p"]:
+        """Rows in `polyps` of one record."""
+        return _span(self.records[record_row], "first_polyp", "num_polyps")
+
     def description(self, item_row: SupportsIndex) -> str:
         """The English description of one item."""
         item = self.items[item_row]

@@ -14,6 +14,7 @@ from endoclip_jax.data.selection import Selection
 from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.stages import cases
+from endoclip_jax.stages.noise import NO_NOISE, ExtractionNoise
 from endoclip_jax.stages.stage import (
     Batch,
     PreparedStage,
@@ -35,6 +36,7 @@ def attunement(
     target_norm: str,
     temperature: str | float,
     contrastive: ContrastiveLoss = contrastive_loss,
+    noise: ExtractionNoise = NO_NOISE,
 ) -> PreparedStage:
     """Stage 2 on the frames that round 2 of stage 1 kept.
 
@@ -43,6 +45,7 @@ def attunement(
       target_norm: how a row of similarities becomes a target: `l1`, `none`, `power(p)`,
         `softmax(tau)`.
       contrastive: the dense loss, or another form of the same function.
+      noise: errors added to the attributes.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -50,6 +53,12 @@ def attunement(
     everyone = cases.single_polyp(index, cases.training_rows(index, "all"))
     items = np.asarray([index.item_rows(int(row))[0] for row in everyone], np.int64)
     ids, truncated = setting.tokenizer([index.description(int(item)) for item in items])
+    attributes = {
+        name: np.asarray(noise.applied(index, items, np.asarray(index.items[bits][items])))
+        for name, bits in (("a_v", "bits_image"), ("a_t", "bits_text"))
+    }
+    if noise.adds:
+        notes.append(str(noise))
     if truncated:
         notes.append(f"{truncated} of {len(items)} descriptions are cut at 77 tokens")
 
@@ -66,8 +75,8 @@ def attunement(
         return {
             "image": batch["image"],
             "ids": ids[where],
-            "a_v": np.asarray(index.items["bits_image"][items[where]], np.float32),
-            "a_t": np.asarray(index.items["bits_text"][items[where]], np.float32),
+            "a_v": attributes["a_v"][where].astype(np.float32),
+            "a_t": attributes["a_t"][where].astype(np.float32),
             "valid": batch["valid"],
         }
 

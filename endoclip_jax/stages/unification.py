@@ -19,6 +19,7 @@ from endoclip_jax.objectives.soft_targets import parse_target_norm
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import Index
 from endoclip_jax.stages import cases
+from endoclip_jax.stages.noise import NO_NOISE, ExtractionNoise
 from endoclip_jax.stages.stage import (
     Batch,
     PreparedStage,
@@ -44,6 +45,7 @@ def unification(
     max_texts: int,
     include_single: bool,
     contrastive: ContrastiveLoss = contrastive_loss,
+    noise: ExtractionNoise = NO_NOISE,
 ) -> PreparedStage:
     """Stage 3 on the frames that round 2 of stage 1 kept.
 
@@ -54,6 +56,7 @@ def unification(
       include_single: also takes single-polyp patients.
       contrastive: the dense loss, or another form of the same function; pairwise attention, whose
         similarity is no product of two sets of vectors, has the dense one alone.
+      noise: errors added to the attributes before their union.
     """
     index, model = setting.index, setting.model
     notes: list[str] = []
@@ -67,7 +70,9 @@ def unification(
         return np.union1d(multi, cases.single_polyp(index, rows))
 
     everyone = kind("all")
-    texts, unions = _texts_and_unions(index, everyone, max_texts, setting, notes)
+    texts, unions = _texts_and_unions(index, everyone, max_texts, setting, notes, noise)
+    if noise.adds:
+        notes.append(str(noise))
 
     def drawn(split: str) -> tuple[np.ndarray, list[np.ndarray]]:
         rows = kind(split)
@@ -139,7 +144,12 @@ def unification(
 
 
 def _texts_and_unions(
-    index: Index, rows: np.ndarray, max_texts: int, setting: Setting, notes: list[str]
+    index: Index,
+    rows: np.ndarray,
+    max_texts: int,
+    setting: Setting,
+    notes: list[str],
+    noise: ExtractionNoise,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Padded token ids `[n, l, tokens]` with their mask, and the union bits `[n, a]`.
 
@@ -169,7 +179,8 @@ def _texts_and_unions(
         taken += len(own)
         items = index.item_rows(int(row))
         if len(items):
-            unions[i] = np.asarray(index.items["bits_text"][items]).max(axis=0)
+            bits = np.asarray(index.items["bits_text"][items])
+            unions[i] = noise.applied(index, items, bits).max(axis=0)
     return {"ids": ids, "mask": mask}, unions
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.attributes import size_class
 from endoclip_jax.synthetic import tables
 from endoclip_jax.synthetic.examination import (
     CLINICAL,
@@ -41,7 +42,7 @@ from endoclip_jax.synthetic.files import encode_jpeg, json_lines, replace_file, 
 from endoclip_jax.synthetic.frame import render_frame, sample_scene
 from endoclip_jax.synthetic.sampling import Lesion, sample_lesion, sample_polyp_count
 
-VERSION = 2
+VERSION = 3
 """Changes whenever the same seed gives other bytes."""
 EXAMINATIONS = {"train": 1000, "validation": 100, "test": 250}
 
@@ -49,6 +50,7 @@ _SPLITS = SETS[:3]
 _MANIFEST = (
     "patient_id", "exam_id", "report", "images", "pathology", "frame_labels", "split",
 )  # fmt: skip
+_LABELS = ("file", "polyp", "vienna", "patient", "segment", "size_class", "imaging")
 
 # --- the labelled polyps -------------------------------------------------------------------------
 
@@ -117,7 +119,15 @@ def _write_labelled_tables(
     labels, known = [], []
     for i, (v, patient) in enumerate(zip(vienna, patients, strict=True)):
         plan = plan_labelled(seed, i, v)
-        row = {"file": _labelled_name(i), "polyp": 1, "vienna": v, "patient": patient}
+        row = {
+            "file": _labelled_name(i),
+            "polyp": 1,
+            "vienna": v,
+            "patient": patient,
+            "segment": plan.lesion.location,
+            "size_class": size_class(plan.lesion.size_mm),
+            "imaging": plan.imaging,
+        }
         labels.append(row)
         known.append(
             {
@@ -127,11 +137,10 @@ def _write_labelled_tables(
                 "form": plan.lesion.form,
                 "lst_type": plan.lesion.lst_type,
                 "scene": plan.scene,
-                "imaging": plan.imaging,
             }
         )
     replace_file(polyps / "truth.jsonl", json_lines(known))
-    table = table_text(("file", "polyp", "vienna", "patient"), labels)
+    table = table_text(_LABELS, labels)
     replace_file(polyps / "labels.csv", table.encode())
 
 

@@ -41,7 +41,23 @@ def embed_frames(
       batches: `image` uint8 [b, s, s, 3], `frame` int64 [b], `valid` bool [b]; rows that are not
         valid (padding, frames that cannot be decoded) are left out.
     """
-    encode = _image_encoder(model)
+    features, frames = embed_batches(_image_encoder(model), params, batches)
+    if not len(frames):
+        return np.zeros((0, model.config.embed_dim), np.float32), frames
+    return features, frames
+
+
+def embed_batches(
+    encode: Callable[[Any, Any], jax.Array],
+    params: Any,
+    batches: Iterable[Mapping[str, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features `[n, d]` in fp32 of any compiled encoder, and the frame ids `[n]` they belong to.
+
+    Args:
+      encode: (params, uint8 images [b, s, s, 3]) to features [b, d].
+      batches: as for `embed_frames`.
+    """
     mesh = data_mesh(jax.local_devices())
     params = replicate(params, mesh)
     features: list[np.ndarray] = []
@@ -50,10 +66,10 @@ def embed_frames(
         keep = np.asarray(batch["valid"])
         divides = len(keep) % mesh.size == 0
         image = jax.device_put(batch["image"], over_data(mesh) if divides else replicated(mesh))
-        features.append(np.asarray(encode(params, image))[keep])
+        features.append(np.asarray(encode(params, image), np.float32)[keep])
         frames.append(np.asarray(batch["frame"])[keep])
     if not features:
-        return np.zeros((0, model.config.embed_dim), np.float32), np.zeros((0,), np.int64)
+        return np.zeros((0, 0), np.float32), np.zeros((0,), np.int64)
     return np.concatenate(features), np.concatenate(frames)
 
 

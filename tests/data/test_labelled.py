@@ -39,12 +39,23 @@ def test_reads_labels(folder):
     assert labelled.vienna.tolist() == [4, 0, 0]
     assert labelled.patient == ("p1", "p1", "c.png")
     assert len(labelled) == 3
+    assert labelled.unnamed == 1 and not labelled.strata
 
 
 def test_two_columns_are_enough(folder):
     (folder / "labels.csv").write_text("file,polyp\na.jpg,1\n", encoding="utf-8")
     labelled = read_labelled(folder)
     assert (labelled.vienna.tolist(), labelled.patient) == ([0], ("a.jpg",))
+
+
+def test_optional_columns_are_kept_as_words(folder):
+    text = "file,polyp,imaging,size_class,note\na.jpg,1, nbi ,,x\nb.jpg,0,wli,giant_ge20mm,y\n"
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    strata = read_labelled(folder).strata
+    assert {name: values.tolist() for name, values in strata.items()} == {
+        "imaging": ["nbi", "wli"],
+        "size_class": ["", "giant_ge20mm"],
+    }
 
 
 @pytest.mark.parametrize(

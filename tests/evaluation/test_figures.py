@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from endoclip_jax.evaluation import figures, statistics
+from endoclip_jax.evaluation.calibration import reliability
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +87,14 @@ def test_training_curve_floor_is_loss_minus_excess():
     figure = figures.training_curves({"Stage 2": rows, "Stage 3": []})
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["floor (target entropy)"].get_ydata(), 3.0)
+    np.testing.assert_allclose(lines["validation floor"].get_ydata(), 3.0)
     np.testing.assert_allclose(lines["validation loss"].get_xydata(), [[10, 3.5]])
     assert len(lines["training loss (smoothed)"].get_xdata()) == 19
 
 
 def test_smoothing_keeps_a_constant_and_its_length():
     for length in (1, 5, 59, 60, 200):
-        np.testing.assert_allclose(figures._smooth(np.full(length, 2.5)), 2.5)
+        np.testing.assert_allclose(figures.scores._smooth(np.full(length, 2.5)), 2.5)
 
 
 def test_tsne_shows_every_point_once_and_is_seeded():
@@ -128,3 +130,50 @@ def test_heavy_packages_wait_until_a_figure_is_drawn():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reliability_draws_every_bin_of_every_setting():
+    rng = np.random.default_rng(3)
+    p = rng.random(400)
+    curves = {
+        "as trained": reliability(p, rng.random(400) < p),
+        "Platt": reliability(p**2, p > 0.5),
+    }
+    figure = figures.reliability_curves(curves)
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.lines}
+    for name, curve in curves.items():
+        np.testing.assert_array_equal(lines[name].get_xdata(), curve.predicted)
+        np.testing.assert_array_equal(lines[name].get_ydata(), curve.observed)
+    styles = {(lines[name].get_linestyle(), lines[name].get_marker()) for name in curves}
+    assert len(styles) == 2  # not told apart by colour alone
+    figure.draw_without_rendering()
+
+
+def test_attributes_colour_the_same_points_in_every_panel():
+    features = np.random.default_rng(4).normal(size=(40, 5)).astype(np.float32)
+    size = ["small"] * 15 + ["large"] * 10 + [""] * 15
+    many = [f"value {n % 9}" for n in range(40)]
+    figure = figures.attribute_scatter(features, {"size": size, "many": many}, seed=0)
+    places = figures.tsne(features, seed=0)
+    for axis, values in zip(figure.axes, (size, many), strict=True):
+        drawn = np.concatenate([c.get_offsets() for c in axis.collections])
+        np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(places, axis=0), rtol=1e-5)
+        labelled = {c.get_label(): len(c.get_offsets()) for c in axis.collections}
+        assert labelled[f"{values[0]}, n = {values.count(values[0])}"] == values.count(values[0])
+    assert labelled["others"] == many.count("value 7") + many.count("value 8")
+
+
+def test_four_models_stand_side_by_side():
+    """The paper's Figure 3: the same points by four models, the classes told apart by marks."""
+    rng = np.random.default_rng(5)
+    models = {name: rng.normal(size=(24, 4)) for name in ("DINO", "SSCD", "CLIP", "Endo-CLIP")}
+    malignant = np.arange(24) % 3 > 0
+    figure = figures.tsne_scatter(models, malignant, seed=0)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == list(models)
+    for axis in figure.axes:
+        found = {c.get_label(): len(c.get_offsets()) for c in axis.collections}
+        assert found == {
+            "benign (Vienna 1), n = 8": 8,
+            "malignant (Vienna 3, 4, 5), n = 16": 16,
+        }

@@ -51,10 +51,26 @@ def test_there_and_back(tmp_path, rows):
     assert written.rows == tuple(rows)
     content = json.loads(path.read_text())
     assert set(content) == {"schema", "seed", "commit", "hardware", "seconds", "rows"}
-    assert set(content["rows"][0]) == set(
-        ["model", "task", "setting", "metric", "value", "low", "high", "chance", "n_pos", "n_neg"]
-    )
+    fields = {"model", "task", "setting", "metric", "value", "low", "high", "chance", "p"}
+    assert set(content["rows"][0]) == fields | {"n_pos", "n_neg"}
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_rows_without_p_are_read(tmp_path, rows):
+    """Files of versions that compared no models."""
+    path = tmp_path / "results.json"
+    results.write_results(path, rows, seed=3, seconds={}, commit="abc", hardware="2 cores")
+    content = json.loads(path.read_text())
+    for row in content["rows"]:
+        del row["p"]
+    path.write_text(json.dumps(content))
+    assert results.read_results(path).rows == tuple(rows)
+
+
+def test_an_interval_without_a_value_is_a_dash():
+    nothing = results.Interval(float("nan"), float("nan"), float("nan"))
+    row = results.interval_row("m", "selection", "s", "precision", nothing, chance=0.1, n_pos=0)
+    assert (row.value, row.low, row.chance, row.n_pos) == (None, None, None, 0)
 
 
 def test_not_a_number_is_never_written(tmp_path, rows):

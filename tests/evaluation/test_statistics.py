@@ -179,3 +179,28 @@ def test_chance_levels():
 def test_mistakes_are_named(scores, labels, words):
     with pytest.raises(UserError, match=words):
         statistics.auroc(np.array(scores), np.array(labels))
+
+
+def test_paired_p_is_small_for_a_real_difference_and_not_for_none():
+    rng = np.random.default_rng(5)
+    labels, patients = np.arange(400) % 4 == 0, np.arange(400) // 2
+    good = rng.normal(size=400) + 1.5 * labels
+    twins = [good + 0.05 * rng.normal(size=400) for _ in range(2)]
+    bad = rng.normal(size=400)
+    better = statistics.paired_test("auroc", good, bad, labels, patients, seed=0, draws=400)
+    assert better.p == pytest.approx(2 / 401) and better.difference.low > 0
+    worse = statistics.paired_test("auroc", bad, good, labels, patients, seed=0, draws=400)
+    assert worse.p == better.p and worse.difference.high < 0
+    alike = statistics.paired_test("auroc", *twins, labels, patients, seed=0, draws=400)
+    assert alike.p > 0.05
+    same = statistics.paired_test("auroc", good, good, labels, patients, seed=0, draws=400)
+    assert same.p == 1
+
+
+def test_any_weighted_statistic_has_an_interval():
+    rng = np.random.default_rng(6)
+    values, groups = rng.normal(size=90), np.arange(90) // 3
+    found = statistics.weighted_interval(lambda w: w @ values / w.sum(axis=1), groups, 0)
+    assert found.value == pytest.approx(values.mean())
+    deviation = values.reshape(30, 3).mean(axis=1).std() / np.sqrt(30)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * deviation, rel=0.15)

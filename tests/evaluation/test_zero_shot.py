@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation import prompts, zero_shot
 
 
@@ -23,7 +24,7 @@ def arrays():
 
 def test_detection_is_a_difference_of_cosines_in_fp32(arrays):
     v, polyp, background = arrays
-    scores = zero_shot.detection_scores(v, polyp, background)
+    scores = zero_shot.zero_shot_scores(v, polyp, background)
     assert scores.dtype == np.float32
     expected = [cosine(row, polyp) - cosine(row, background) for row in v]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
@@ -31,7 +32,7 @@ def test_detection_is_a_difference_of_cosines_in_fp32(arrays):
 
 def test_half_precision_embeddings_are_scored_in_fp32(arrays):
     v, polyp, background = (a.astype(np.float16) for a in arrays)
-    scores = zero_shot.detection_scores(v, polyp, background)
+    scores = zero_shot.zero_shot_scores(v, polyp, background)
     expected = [cosine(row, polyp) - cosine(row, background) for row in v]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
@@ -45,7 +46,7 @@ def test_malignancy_applies_each_value_projection_to_its_own_side(arrays):
     v, malignant, benign = arrays
     rng = np.random.default_rng(1)
     w_image, w_text = rng.normal(size=(8, 8)), rng.normal(size=(8, 8))
-    scores = zero_shot.malignancy_scores(v, malignant, benign, w_image, w_text)
+    scores = zero_shot.zero_shot_scores(v, malignant, benign, w_image, w_text)
     for score, row in zip(scores, v, strict=True):
         image = [sum(row[i] * w_image[i, j] for i in range(8)) for j in range(8)]
         texts = [
@@ -57,25 +58,25 @@ def test_malignancy_applies_each_value_projection_to_its_own_side(arrays):
 
 def test_malignancy_without_projections_is_plain_cosine_and_equals_the_identity(arrays):
     v, malignant, benign = arrays
-    plain = zero_shot.malignancy_scores(v, malignant, benign)
-    identity = zero_shot.malignancy_scores(v, malignant, benign, np.eye(8), np.eye(8))
+    plain = zero_shot.zero_shot_scores(v, malignant, benign)
+    identity = zero_shot.zero_shot_scores(v, malignant, benign, np.eye(8), np.eye(8))
     np.testing.assert_allclose(plain, identity, atol=1e-6)
     assert plain[0] == pytest.approx(cosine(v[0], malignant) - cosine(v[0], benign), abs=1e-6)
     with pytest.raises(ValueError, match="belong together"):
-        zero_shot.malignancy_scores(v, malignant, benign, np.eye(8))
+        zero_shot.zero_shot_scores(v, malignant, benign, np.eye(8))
 
 
 def test_detection_sentences_are_the_papers():
-    assert prompts.DETECTION.polyp == "This is a colon with polyps."
-    assert prompts.DETECTION.background == "This is a normal background."
+    assert prompts.DETECTION.positive == ("This is a colon with polyps.",)
+    assert prompts.DETECTION.negative == ("This is a normal background.",)
 
 
 def test_prompt_sets():
     assert list(prompts.MALIGNANCY) == ["P0", "P1", "P2"]
     assert prompts.HEADLINE == "P2"
     headline = prompts.MALIGNANCY["P2"]
-    assert min(len(headline.benign), len(headline.malignant)) >= 3
-    sentences = [*headline.benign, *headline.malignant]
+    assert min(len(headline.negative), len(headline.positive)) >= 3
+    sentences = [*headline.negative, *headline.positive]
     assert len(set(sentences)) == len(sentences)
     for sentence in sentences:
         assert len(sentence.split()) <= 40
@@ -89,5 +90,35 @@ def test_prompt_sets():
 
 def test_headline_prompts_span_small_lesions_in_both_classes():
     """Three of four neoplastic polyps are below 10 mm: size must not be the whole difference."""
-    for side in (prompts.P2.benign, prompts.P2.malignant):
+    for side in (prompts.MALIGNANCY["P2"].negative, prompts.MALIGNANCY["P2"].positive):
         assert any(re.search(r"\b[1-9] mm|diminutive|small", sentence) for sentence in side)
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        ("{", "cannot be read"),
+        ("[]", "detection"),
+        ('{"polyps": {}}', "nothing else"),
+        ('{"detection": {"A": {"positive": ["x"]}}}', "the set A"),
+        ('{"detection": {"A": {"positive": ["x"], "negative": []}}}', "the set A"),
+        (
+            '{"malignancy": {"A": {"positive": ["x"], "negative": ["y"]},'
+            ' "B": {"positive": ["x"], "negative": ["y"]}}}',
+            "headline has to be one of A, B",
+        ),
+    ],
+)
+def test_a_broken_prompt_file_is_one_sentence(tmp_path, content, named):
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(UserError, match=named):
+        prompts.read_prompts(tmp_path / "p.json")
+
+
+def test_a_prompt_file_replaces_the_tasks_it_names(tmp_path):
+    sets = '{"detection": {"A": {"positive": ["x", "z"], "negative": ["y"]}}}'
+    (tmp_path / "p.json").write_text(sets)
+    read = prompts.read_prompts(tmp_path / "p.json")
+    assert read["detection"].sets["A"].positive == ("x", "z")
+    assert read["detection"].headline == "A"
+    assert read["malignancy"] is prompts.PROMPTS["malignancy"]

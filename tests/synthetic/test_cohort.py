@@ -286,7 +286,12 @@ def test_manifest_labels_and_truth_agree(small):
 
 def test_labelled_set_on_disk(small):
     rows = table(small / "polyps" / "labels.csv")
-    assert set(rows[0]) == {"file", "polyp", "vienna", "patient"}
+    assert list(rows[0])[:4] == ["file", "polyp", "vienna", "patient"]
+    known = [json.loads(x) for x in (small / "polyps" / "truth.jsonl").read_text().splitlines()]
+    for row, lesion in zip(rows, known, strict=True):
+        bits = dict(zip(BIT_NAMES, lesion["bits"], strict=True))
+        assert bits[f"size_class.{row['size_class']}"] == 1
+        assert row["imaging"] in ("wli", "nbi") and row["segment"] in tables.LOCATIONS
     assert [r["polyp"] for r in rows] == ["1"] * 3
     assert sorted(int(r["vienna"]) >= 3 for r in rows) == [False, True, True]
     for row in rows:

@@ -103,7 +103,14 @@ def get_config() -> ConfigDict:
     # The baseline trained on the same patients, for as many updates as the three stages together.
     config.clip = _stage(logit_scale_init="keep")
 
-    config.log = ConfigDict({"every_steps": 20, "validate_epochs": 10, "save_epochs": 10})
+    config.log = ConfigDict(
+        {
+            "every_steps": 20,
+            "validate_epochs": 10,
+            "save_epochs": 10,
+            "profile": 0,  # steps of each stage to write a trace of; also --profile=N
+        }
+    )
     config.eval = ConfigDict(
         {
             "detection": "",  # folder of labelled frames; default: the test split's own truth

@@ -59,6 +59,10 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the run; default runs/default.", flag_values=values
     )
+    profile = flags.DEFINE_integer(
+        "profile", None, "Writes a trace of so many steps of each stage.", lower_bound=0,
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_bool("help", False, "Shows this text.", short_name="h", flag_values=values)
     try:
         rest = values([_found_from(argument, root) for argument in argv])
@@ -82,6 +86,8 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     chosen.workdir = str(
         Path(workdir.value or chosen.workdir or root / "runs" / "default").expanduser().absolute()
     )
+    if profile.value is not None:
+        chosen.log.profile = profile.value
     return chosen, set(config_flags.get_override_values(values["config"]))
 
 

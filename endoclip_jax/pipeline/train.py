@@ -204,6 +204,8 @@ def fit(
             validate_every=log.validate_epochs * per_epoch,
             save_every=log.save_epochs * per_epoch,
             best=checkpoints.Best(settings.best_metric, settings.best_is_larger),
+            profile=log.profile,
+            dtype=run.config.dtype,
         ),
         mesh=run.mesh(),
         folder=run.folder(stage.name),

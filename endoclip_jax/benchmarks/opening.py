@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from endoclip_jax.benchmarks.timing import Row, about, spread, write_json
+from endoclip_jax.benchmarks.timing import Row, about, numbers, spread, write_json
 from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.index import (
     CARD_FILE,
@@ -28,6 +29,7 @@ from endoclip_jax.shards.index import (
     table_file,
 )
 
+_ROOT = Path(__file__).resolve().parents[2]  # a fresh process has to find this very package
 _SHARES = (80, 10, 10)
 _JPEG = 44_000  # bytes of a frame
 _SENTENCE = b"A 6 mm sessile polyp with a smooth, red surface."
@@ -67,7 +69,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     results = about("open", seed=options.seed, rows=[])
-    for frames in [int(number) for number in options.frames.split(",")]:
+    for frames in numbers(options.frames, "--frames"):
         with tempfile.TemporaryDirectory() as folder:
             write_index(Path(folder), options.patients, frames, options.seed)
             row = measure(Path(folder), options.times)
@@ -86,10 +88,12 @@ def main(argv: Sequence[str], out: Path) -> int:
 def measure(folder: Path, times: int) -> Row:
     """Opened in so many fresh processes: spread of seconds, largest memory in bytes."""
     found: list[dict[str, Any]] = []
+    paths = [str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     for _ in range(times):
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, str(folder)], capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-c", _PROBE, str(folder)], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )  # fmt: skip
         found.append(json.loads(done.stdout))
     return {
         "records": found[0]["records"],

@@ -121,13 +121,20 @@ class Work:
 
 @dataclass
 class Side:
-    """A program under test: `step` does one update, waits for it and gives the loss before it."""
+    """A program under test: `step` does one update, waits for it and gives the loss before it.
+
+    `ahead` of its updates were made before its first turn, which makes none again.
+    """
 
     step: Callable[[], float]
     losses: list[float] = field(default_factory=list)
+    ahead: int = 0
 
     def __call__(self) -> None:
-        self.losses.append(self.step())
+        if self.ahead:
+            self.ahead -= 1
+        else:
+            self.losses.append(self.step())
 
 
 def ours(work: Work, params: Mapping[str, Any], schedule: Schedule) -> Side:
@@ -147,16 +154,20 @@ def ours(work: Work, params: Mapping[str, Any], schedule: Schedule) -> Side:
     return Side(step)
 
 
-def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: str) -> Row:
-    """One row of the table: our seconds, each peer's, and the ratios.
+def theirs(
+    work: Work,
+    params: Mapping[str, Any],
+    peers: Sequence[tuple[str, bool]],
+    rates: Sequence[float],
+    device: str,
+) -> tuple[dict[str, Side], dict[str, str]]:
+    """The peers by name, and why any of them cannot be built here.
 
     Args:
-      peers: form, and whether compiled; those that cannot be built are in `skipped`.
+      peers: form, and whether by `torch.compile`.
+      rates: learning rate of each update.
     """
-    params = {"clip": initial_params(CLIP(work.config), 0)}
-    updates = _WARMUP + pairs
-    schedule = Schedule(10 * updates, 1, _RATE)
-    sides = {"ours": ours(work, params, schedule)}
+    sides: dict[str, Side] = {}
     skipped: dict[str, str] = {}
     for form, compiled in peers:
         name = f"{form}, torch.compile" if compiled else form
@@ -171,11 +182,30 @@ def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: s
             compiled=compiled,
             device="cuda" if device == "gpu" else "cpu",
             dtype=work.dtype,
-            rates=[float(schedule(step)) for step in range(updates)],
+            rates=rates,
             weight_decay=_WEIGHT_DECAY,
         )
         built = peer.Peer(work.stage, work.config, params, work.batch, work.sentences, options)
-        sides[name] = Side(built.step)
+        try:
+            sides[name] = Side(built.step, [built.step()], ahead=1)
+        except RuntimeError as error:  # what torch.compile and its C++ compiler raise
+            if not compiled:
+                raise
+            skipped[name] = f"torch.compile cannot make it here: {str(error).splitlines()[0]}"
+    return sides, skipped
+
+
+def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: str) -> Row:
+    """One row of the table: our seconds, each peer's, and the ratios.
+
+    Args:
+      peers: form, and whether compiled; those that cannot be built are in `skipped`.
+    """
+    params = {"clip": initial_params(CLIP(work.config), 0)}
+    schedule = Schedule(10 * (_WARMUP + pairs), 1, _RATE)
+    rates = [float(schedule(step)) for step in range(_WARMUP + pairs)]
+    others, skipped = theirs(work, params, peers, rates, device)
+    sides = {"ours": ours(work, params, schedule), **others}
     turns, warming = take_turns(sides, pairs, _WARMUP)
     mine = sides["ours"].losses
     limit = LIMITS[work.dtype]
@@ -197,12 +227,12 @@ def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: s
         "peers": {},
         "skipped": skipped,
     }
-    for name in sides.keys() - {"ours"}:
-        apart = _apart(mine, sides[name].losses)
+    for name, side in others.items():
+        apart = _apart(mine, side.losses)
         row["peers"][name] = {
             "seconds": seconds_of(turns[name]),
             "ratio": ratio_of(turns[name], turns["ours"]),
-            "losses": sides[name].losses,
+            "losses": side.losses,
             "loss_difference": apart,
             "same_loss": apart <= limit,
         }

@@ -19,6 +19,7 @@ _CHOICES = {
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
     "remat": ("none", "dots", "full"),
+    "cpu_products": ("xla", "onednn"),
     "data.split": ("train", "all"),
     "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
@@ -40,6 +41,7 @@ _FREE_TO_CHANGE = (
     "scoring",
     "mesh",
     "remat",
+    "cpu_products",
 )
 
 

@@ -41,6 +41,7 @@ from endoclip_jax.objectives.dense import contrastive_loss, two_sentence_loss
 from endoclip_jax.records.attributes import NUM_BITS
 from endoclip_jax.stages.scoring import SENTENCES
 from endoclip_jax.stages.stage import Loss, at_once, encode_images, encode_texts
+from endoclip_jax.training.compilation import PRODUCTS
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.state import TrainState, make_update
@@ -137,10 +138,10 @@ class Side:
             self.losses.append(self.step())
 
 
-def ours(work: Work, params: Mapping[str, Any], schedule: Schedule) -> Side:
+def ours(work: Work, params: Mapping[str, Any], schedule: Schedule, products: str = "xla") -> Side:
     """The update that a run makes."""
     optimizer = make_optimizer(schedule, _WEIGHT_DECAY)
-    update = make_update(work.loss(), optimizer)
+    update = make_update(work.loss(), optimizer, products=products)
     batch = jax.device_put(dict(work.batch))
     # A copy of its own: the update gives its arguments' memory away.
     state = TrainState.create(jax.tree.map(jnp.array, dict(params)), optimizer)
@@ -195,7 +196,13 @@ def theirs(
     return sides, skipped
 
 
-def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: str) -> Row:
+def measure(
+    work: Work,
+    peers: Sequence[tuple[str, bool]],
+    pairs: int,
+    device: str,
+    products: str = "xla",
+) -> Row:
     """One row of the table: our seconds, each peer's, and the ratios.
 
     Args:
@@ -205,7 +212,7 @@ def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: s
     schedule = Schedule(10 * (_WARMUP + pairs), 1, _RATE)
     rates = [float(schedule(step)) for step in range(_WARMUP + pairs)]
     others, skipped = theirs(work, params, peers, rates, device)
-    sides = {"ours": ours(work, params, schedule), **others}
+    sides = {"ours": ours(work, params, schedule, products), **others}
     turns, warming = take_turns(sides, pairs, _WARMUP)
     mine = sides["ours"].losses
     limit = LIMITS[work.dtype]
@@ -218,6 +225,7 @@ def measure(work: Work, peers: Sequence[tuple[str, bool]], pairs: int, device: s
         "text_length": int(work.batch["ids"].shape[1] if "ids" in work.batch else 0)
         or int(work.sentences.shape[1]),
         "dtype": work.dtype,
+        "products": products,
         "model_flops": flops,
         "flops_per_second": rate,
         "mfu": None if peak is None else rate / peak,
@@ -252,6 +260,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--dtype", choices=sorted(LIMITS), default="float32")
     add("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     add("--compile", choices=("no", "too", "only"), default="no", help="peers by torch.compile")
+    add("--products", choices=PRODUCTS, default="xla", help="who multiplies for us on a CPU")
     add("--pairs", type=int, default=5, help="turns that count")
     add("--seed", type=int, default=0, help="of the batch")
     add(
@@ -281,7 +290,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     for stage in stages:
         for rows in batches:
             work = Work.drawn(stage, config, rows, options.text_length, options.dtype, options.seed)
-            row = measure(work, peers, options.pairs, options.device)
+            row = measure(work, peers, options.pairs, options.device, options.products)
             results["rows"].append(row)
             write_json(options.out / "step.json", results)  # an interrupted run leaves what it has
             print(_line(row), flush=True)

@@ -206,6 +206,7 @@ def fit(
             best=checkpoints.Best(settings.best_metric, settings.best_is_larger),
             profile=log.profile,
             dtype=run.config.dtype,
+            products=run.config.cpu_products,
         ),
         mesh=run.mesh(),
         folder=run.folder(stage.name),

@@ -83,7 +83,8 @@ class Plan:
     """How long to train and when to look up.
 
     `log_every`, `validate_every` and `save_every` are in steps; a validation always saves. Of
-    `profile` steps a trace is written; `dtype` is that of the products, by which rates are judged.
+    `profile` steps a trace is written; `dtype` is that of the products, by which rates are judged,
+    and `products` says who multiplies on a CPU.
     """
 
     steps: int
@@ -93,6 +94,7 @@ class Plan:
     best: Best
     profile: int = 0
     dtype: str = "float32"
+    products: str = "xla"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def train(
     state = distribute(TrainState.create(params, optimizer), mesh)
     everywhere = replicated(mesh)
     layout = shardings(state, mesh), everywhere, everywhere
-    update = make_update(stage.loss, optimizer, layout)
+    update = make_update(stage.loss, optimizer, layout, plan.products)
     running = replicate(StepMetrics.empty(), mesh)
     _check_continues(newest_meta(folder), meta, folder)
     restored = checkpoints.restore(Carried.of(state, running))

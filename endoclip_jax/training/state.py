@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from endoclip_jax.training.compilation import compiler_options
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import project_logit_scale
 
@@ -48,7 +49,12 @@ class Carried(TrainState):
 Update = Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics, jax.Array]]
 
 
-def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any = None) -> Update:
+def make_update(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    layout: Any = None,
+    products: str = "xla",
+) -> Update:
     """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
 
     State and metrics are donated. The loss is that of the global batch; over a batch that is split
@@ -57,6 +63,7 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any
     Args:
       layout: shardings of the three results. Left to XLA they could differ from those of the
         arguments, and the second call would be compiled again.
+      products: which library multiplies on a CPU (`compilation.PRODUCTS`).
     """
 
     def update(
@@ -73,4 +80,9 @@ def make_update(loss: Loss, optimizer: optax.GradientTransformation, layout: Any
         )
         return TrainState(state.step + 1, params, opt_state), running.merge(metrics), value
 
-    return jax.jit(update, donate_argnums=(0, 1), out_shardings=layout)
+    return jax.jit(
+        update,
+        donate_argnums=(0, 1),
+        out_shardings=layout,
+        compiler_options=compiler_options(products),
+    )

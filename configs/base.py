@@ -39,6 +39,8 @@ def get_config() -> ConfigDict:
     # What the backward pass computes again instead of keeping: none, full (each block from its
     # input), dots (all but the matrix products).
     config.remat = "none"
+    # Who multiplies matrices on a CPU: xla's own choice, or onednn (docs/performance.md).
+    config.cpu_products = "xla"
     # Devices along each axis, -1: what is left. fsdp also splits parameters and optimizer state,
     # model splits the matrices of MLPs and attention.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
@@ -146,7 +148,14 @@ def get_config() -> ConfigDict:
         mix_odds=0.05,
     )
 
-    config.log = ConfigDict({"every_steps": 20, "validate_epochs": 10, "save_epochs": 10})
+    config.log = ConfigDict(
+        {
+            "every_steps": 20,
+            "validate_epochs": 10,
+            "save_epochs": 10,
+            "profile": 0,  # steps of each stage to write a trace of; also --profile=N
+        }
+    )
     config.eval = ConfigDict(
         {
             "detection": "",  # folder of labelled frames; default: the test split's own truth

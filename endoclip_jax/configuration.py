@@ -20,6 +20,7 @@ _CHOICES = {
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
     "remat": ("none", "dots", "full"),
+    "cpu_products": ("xla", "onednn"),
     "data.split": ("train", "all"),
     "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
@@ -45,6 +46,7 @@ _FREE_TO_CHANGE = (
     "remat",
     "table",
     "init.resnet",
+    "cpu_products",
 )
 
 
@@ -64,6 +66,10 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the run; default runs/default.", flag_values=values
     )
+    profile = flags.DEFINE_integer(
+        "profile", None, "Writes a trace of so many steps of each stage.", lower_bound=0,
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_bool("help", False, "Shows this text.", short_name="h", flag_values=values)
     try:
         rest = values([_found_from(argument, root) for argument in argv])
@@ -87,6 +93,8 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     chosen.workdir = str(
         Path(workdir.value or chosen.workdir or root / "runs" / "default").expanduser().absolute()
     )
+    if profile.value is not None:
+        chosen.log.profile = profile.value
     return chosen, set(config_flags.get_override_values(values["config"]))
 
 

@@ -1,4 +1,4 @@
-"""python launch/benchmark.py --suite=parity [--size=tiny] [--steps=50] [--seed=0] [--out=FILE]"""
+"""python launch/benchmark.py --suite=NAME [--out=...] [its own arguments: --suite=NAME --help]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python launch/main.py --config=configs/pipeline.py [--workdir=DIR] [--config.KEY=VALUE ...]"""
+"""python launch/main.py --config=FILE [--workdir=DIR] [--profile=N] [--config.KEY=VALUE ...]"""
 
 from __future__ import annotations
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from endoclip_jax.data.loaders import Batch, Batches, InOrder, Share
+from endoclip_jax.data.loaders import Batches
+from endoclip_jax.data.order import InOrder, Share
 from endoclip_jax.data.source import Faults
 from endoclip_jax.data.transforms import resize
+from endoclip_jax.data.views import Batch
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import FrameError, decode_image

@@ -18,122 +18,22 @@ readable candidate is a black image with `valid` False. Damaged frames are count
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Protocol, runtime_checkable
+from functools import partial
 
 import grain
 import numpy as np
 from jaxtyping import Float, Int64
 
-from endoclip_jax.data.source import Faults, FrameReader, named_generator
-from endoclip_jax.data.transforms import eval_image, train_image
+from endoclip_jax.data.order import InOrder, Order, Share, Shuffled
+from endoclip_jax.data.source import Faults, FrameReader
+from endoclip_jax.data.views import Batch, FrameView, PatientView, ScoringView, View
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.cores import cores
 from endoclip_jax.shards.index import Index
 
-Batch = dict[str, np.ndarray]
-
 _PIECE_IMAGES = 32
 """Images a thread loads at a time: enough to hide Grain's cost, few enough to share a batch out."""
 _MAX_THREADS = 16
-
-
-@runtime_checkable
-class View(Protocol):
-    """How rows are filled: an all-padding batch, and one row of it from one unit of the order."""
-
-    def empty(self, rows: int) -> Batch: ...
-
-    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None: ...
-
-
-@runtime_checkable
-class Order(Protocol):
-    """Which unit (and of which epoch) stands in a row of a global batch; None is padding."""
-
-    steps_per_epoch: int
-    left_out_per_epoch: int
-    endless: bool
-
-    def __call__(self, step: int, row: int) -> tuple[int, int] | None: ...
-
-    def left_out(self, epoch: int) -> list[str]: ...
-
-
-class Shuffled:
-    """Endless training order: patients shuffled anew each epoch, cut to whole batches.
-
-    An epoch's permutation is drawn whole: Grain's own shuffle, which needs no memory, walks 2^16
-    places to find one of few (4 ms a patient at 45 patients, 10 µs at 13,000).
-    """
-
-    endless = True
-
-    def __init__(self, patients: Sequence[str], global_batch: int, seed: int, stream: str):
-        self.steps_per_epoch = len(patients) // global_batch
-        self.left_out_per_epoch = len(patients) % global_batch
-        self._patients, self._global_batch = patients, global_batch
-        self._permutation = lru_cache(maxsize=4)(
-            lambda epoch: named_generator(seed, stream, epoch, "order").permutation(len(patients))
-        )
-
-    def __call__(self, step: int, row: int) -> tuple[int, int]:
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        return epoch, int(self._permutation(epoch)[step_in_epoch * self._global_batch + row])
-
-    def left_out(self, epoch: int) -> list[str]:
-        """Patients that stand in no batch of this epoch."""
-        kept = self.steps_per_epoch * self._global_batch
-        return [self._patients[unit] for unit in self._permutation(epoch)[kept:]]
-
-
-class InOrder:
-    """One pass over all units as they stand, padded; `balanced` evens out the batches' sizes."""
-
-    endless = False
-    left_out_per_epoch = 0
-
-    def __init__(self, num_units: int, global_batch: int, balanced: bool):
-        self.steps_per_epoch = -(-num_units // global_batch)
-        self._num_units, self._global_batch, self._balanced = num_units, global_batch, balanced
-
-    def __call__(self, step: int, row: int) -> tuple[int, int] | None:
-        start, stop = self._start(step), self._start(step + 1)
-        return (0, start + row) if start + row < stop else None
-
-    def left_out(self, epoch: int) -> list[str]:
-        """Nobody: every unit stands in a batch."""
-        return []
-
-    def _start(self, step: int) -> int:
-        if self._balanced:
-            return step * self._num_units // self.steps_per_epoch
-        return min(step * self._global_batch, self._num_units)
-
-
-@dataclass(frozen=True)
-class Share:
-    """The rows of a global batch that this process loads."""
-
-    global_batch: int
-    process_index: int
-    process_count: int
-
-    def __post_init__(self) -> None:
-        if self.global_batch < 1 or self.global_batch % self.process_count:
-            raise UserError(
-                f"A global batch of {self.global_batch} cannot be shared out among "
-                f"{self.process_count} processes: take a positive multiple of {self.process_count}."
-            )
-
-    @property
-    def size(self) -> int:
-        return self.global_batch // self.process_count
-
-    @property
-    def first(self) -> int:
-        return self.process_index * self.size
 
 
 class Batches:
@@ -300,108 +200,6 @@ def scoring_batches(
     view = ScoringView(FrameReader(index, faults), np.asarray(frames, np.int64), image_size)
     order = InOrder(len(frames), batch, balanced=False)
     return Batches(view, order, Share(batch, process_index, process_count), faults)
-
-
-@dataclass(frozen=True)
-class FrameView:
-    """One frame of one record of a patient; `groups` are positions in `records` by patient."""
-
-    reader: FrameReader
-    groups: Sequence[Sequence[int]]
-    records: Sequence[int]
-    candidates: Sequence[np.ndarray]
-    seed: int
-    stream: str
-    image_size: int
-    train: bool
-
-    def empty(self, rows: int) -> Batch:
-        return {
-            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
-            "record": np.full(rows, -1, np.int64),
-            "frame": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
-
-    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
-        patient, position, rng = self.draw_record(epoch, unit)
-        batch["record"][row] = self.records[position]
-        own = self.candidates[position]
-        start = int(rng.integers(len(own)))
-        for frame in (*own[start:].tolist(), *own[:start].tolist()):
-            pixels = self.pixels(epoch, patient, frame)
-            if pixels is not None:
-                batch["image"][row], batch["frame"][row] = pixels, frame
-                batch["valid"][row] = True
-                return
-
-    def draw_record(self, epoch: int, unit: int) -> tuple[str, int, np.random.Generator]:
-        """The patient's hash, the position of this epoch's record, and what draws its frames."""
-        group = self.groups[unit]
-        patient = self.reader.patient(self.records[group[0]])
-        rng = named_generator(self.seed, self.stream, epoch, patient, "draw")
-        return patient, group[int(rng.integers(len(group)))], rng
-
-    def pixels(self, epoch: int, patient: str, frame: int) -> np.ndarray | None:
-        """The frame augmented (training) or as it is, or None if it is damaged."""
-        if not self.train:
-            return self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
-        rng = named_generator(self.seed, self.stream, epoch, patient, self.reader.ordinal(frame))
-        return self.reader.pixels(frame, lambda jpeg: train_image(jpeg, self.image_size, rng))
-
-
-@dataclass(frozen=True)
-class PatientView(FrameView):
-    """Several frames of one record; `candidates` stand by falling score."""
-
-    max_images: int
-
-    def empty(self, rows: int) -> Batch:
-        images = (rows, self.max_images)
-        return {
-            "image": np.zeros((*images, self.image_size, self.image_size, 3), np.uint8),
-            "image_mask": np.zeros(images, bool),
-            "frame": np.full(images, -1, np.int64),
-            "record": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
-
-    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
-        patient, position, rng = self.draw_record(epoch, unit)
-        batch["record"][row] = self.records[position]
-        own = self.candidates[position]
-        filled = 0
-        for frame in (rng.permutation(own) if self.train else own).tolist():
-            if filled == self.max_images:
-                break
-            pixels = self.pixels(epoch, patient, frame)
-            if pixels is not None:
-                batch["image"][row, filled], batch["frame"][row, filled] = pixels, frame
-                batch["image_mask"][row, filled] = batch["valid"][row] = True
-                filled += 1
-
-
-@dataclass(frozen=True)
-class ScoringView:
-    """One given frame a row, as evaluation sees it."""
-
-    reader: FrameReader
-    frames: np.ndarray
-    image_size: int
-
-    def empty(self, rows: int) -> Batch:
-        return {
-            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
-            "frame": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
-
-    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
-        frame = int(self.frames[unit])
-        batch["frame"][row] = frame
-        pixels = self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
-        if pixels is not None:
-            batch["image"][row], batch["valid"][row] = pixels, True
 
 
 def _units(

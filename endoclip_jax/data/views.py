@@ -1,142 +1,48 @@
-"""Several random crops of one frame, as self-supervised methods learn from them.
-
-The recipes are those published with each method, colour changes included: baselines are not
-improved, nor impaired, by what this project knows of polyps. Blur radii are published for 224
-pixels and shrink with the crop.
-"""
+"""How a row of a batch is filled: one frame of a patient, several of them, or a given frame."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageEnhance, ImageFilter
 
-from endoclip_jax.data.loaders import Batch, FrameView
-from endoclip_jax.data.source import named_generator
-from endoclip_jax.data.transforms import decode
+from endoclip_jax.data.source import FrameReader, named_generator
+from endoclip_jax.data.transforms import eval_image, train_image
 
-_ASPECT = 4 / 3
-_BLUR_SIDE = 224  # pixels, for which radii are published
+Batch = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one crop is drawn; `area` is its share of the frame, the others are strengths and odds.
+@runtime_checkable
+class View(Protocol):
+    """How rows are filled: an all-padding batch, and one row of it from one unit of the order."""
 
-    Attributes:
-      jitter: largest changes of brightness, contrast, saturation (factors) and hue (turns), made
-        in random order.
-      blur, radii: odds of a Gaussian blur, and between which standard deviations, at 224 pixels.
-    """
+    def empty(self, rows: int) -> Batch: ...
 
-    area: tuple[float, float]
-    jitter: tuple[float, float, float, float]
-    blur: float
-    radii: tuple[float, float]
-    solarise: float = 0.0
-    jitter_odds: float = 0.8
-    grey: float = 0.2
-
-
-def augmented(
-    pixels: UInt8[np.ndarray, "h w 3"], size: int, recipe: Recipe, rng: np.random.Generator
-) -> UInt8[np.ndarray, "size size 3"]:
-    """A crop resized to a square, mirrored left to right half of the time, then recoloured."""
-    frame = Image.fromarray(pixels)
-    box = crop_box(frame.width, frame.height, recipe.area, rng)
-    image = frame.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    if rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if rng.random() < recipe.jitter_odds:
-        image = _jittered(image, recipe.jitter, rng)
-    if rng.random() < recipe.grey:
-        image = image.convert("L").convert("RGB")
-    if rng.random() < recipe.blur:
-        radius = float(rng.uniform(*recipe.radii)) * size / _BLUR_SIDE
-        image = image.filter(ImageFilter.GaussianBlur(radius))
-    result = np.asarray(image)
-    if rng.random() < recipe.solarise:
-        result = np.where(result < 128, result, 255 - result)
-    return result
-
-
-def crop_box(
-    width: int, height: int, area: tuple[float, float], rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a crop inside the frame: its area a share drawn evenly between
-    two, its aspect between 3/4 and 4/3 (evenly in the logarithm), sides cut where they do not fit.
-    """
-    pixels = float(rng.uniform(*area)) * width * height
-    aspect = math.exp(float(rng.uniform(-1, 1)) * math.log(_ASPECT))
-    wide, high = min(width, math.sqrt(pixels * aspect)), min(height, math.sqrt(pixels / aspect))
-    left, top = (width - wide) * float(rng.random()), (height - high) * float(rng.random())
-    return left, top, min(left + wide, float(width)), min(top + high, float(height))
-
-
-def _jittered(
-    image: Image.Image, strengths: tuple[float, float, float, float], rng: np.random.Generator
-) -> Image.Image:
-    changes = rng.uniform(-1, 1, 4) * strengths
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for change in rng.permutation(4).tolist():
-        if change == 3:
-            image = _turned_hue(image, float(changes[3]))
-        else:
-            image = enhancers[change](image).enhance(1 + float(changes[change]))
-    return image
-
-
-def _turned_hue(image: Image.Image, turns: float) -> Image.Image:
-    hsv = np.array(image.convert("HSV"))
-    hsv[..., 0] += np.uint8(round(turns * 255) % 256)  # hue is a circle of 256
-    return Image.fromarray(hsv, "HSV").convert("RGB")
+    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None: ...
 
 
 @dataclass(frozen=True)
-class Crops:
-    """How often each frame is cropped: `global_views` at the model's size, one for each recipe, and
-    `count` of `local_size` by the `local` one.
-    """
+class FrameView:
+    """One frame of one record of a patient; `groups` are positions in `records` by patient."""
 
-    global_views: tuple[Recipe, ...]
-    local: Recipe | None = None
-    count: int = 0
-    local_size: int = 0
-
-    def drawn(
-        self, pixels: np.ndarray, size: int, rng: np.random.Generator
-    ) -> Iterator[tuple[str, int, np.ndarray]]:
-        """(array's name, place in it, crop) of every crop of a frame."""
-        for place, recipe in enumerate(self.global_views):
-            yield "image", place, augmented(pixels, size, recipe, rng)
-        if self.local is not None:
-            for place in range(self.count):
-                yield "local", place, augmented(pixels, self.local_size, self.local, rng)
-
-
-@dataclass(frozen=True)
-class CropsView(FrameView):
-    """One frame of a patient as `image` u8[b,v,S,S,3] and, with local crops, `local` u8[b,n,s,s,3].
-
-    Crops are drawn on held-out patients as well, but there once and for good. `chance` f32[b,4]
-    are numbers between 0 and 1, for what a stage draws for a row.
-    """
-
-    crops: Crops
+    reader: FrameReader
+    groups: Sequence[Sequence[int]]
+    records: Sequence[int]
+    candidates: Sequence[np.ndarray]
+    seed: int
+    stream: str
+    image_size: int
+    train: bool
 
     def empty(self, rows: int) -> Batch:
-        batch = super().empty(rows)
-        size, views = self.image_size, len(self.crops.global_views)
-        batch["image"] = np.zeros((rows, views, size, size, 3), np.uint8)
-        if self.crops.local is not None:
-            side = self.crops.local_size
-            batch["local"] = np.zeros((rows, self.crops.count, side, side, 3), np.uint8)
-        batch["chance"] = np.zeros((rows, 4), np.float32)
-        return batch
+        return {
+            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
+            "record": np.full(rows, -1, np.int64),
+            "frame": np.full(rows, -1, np.int64),
+            "valid": np.zeros(rows, bool),
+        }
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         patient, position, rng = self.draw_record(epoch, unit)
@@ -144,14 +50,76 @@ class CropsView(FrameView):
         own = self.candidates[position]
         start = int(rng.integers(len(own)))
         for frame in (*own[start:].tolist(), *own[:start].tolist()):
-            pixels = self.reader.pixels(frame, decode)
+            pixels = self.pixels(epoch, patient, frame)
             if pixels is not None:
+                batch["image"][row], batch["frame"][row] = pixels, frame
+                batch["valid"][row] = True
+                return
+
+    def draw_record(self, epoch: int, unit: int) -> tuple[str, int, np.random.Generator]:
+        """The patient's hash, the position of this epoch's record, and what draws its frames."""
+        group = self.groups[unit]
+        patient = self.reader.patient(self.records[group[0]])
+        rng = named_generator(self.seed, self.stream, epoch, patient, "draw")
+        return patient, group[int(rng.integers(len(group)))], rng
+
+    def pixels(self, epoch: int, patient: str, frame: int) -> np.ndarray | None:
+        """The frame augmented (training) or as it is, or None if it is damaged."""
+        if not self.train:
+            return self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
+        rng = named_generator(self.seed, self.stream, epoch, patient, self.reader.ordinal(frame))
+        return self.reader.pixels(frame, lambda jpeg: train_image(jpeg, self.image_size, rng))
+
+
+@dataclass(frozen=True)
+class PatientView(FrameView):
+    """Several frames of one record; `candidates` stand by falling score."""
+
+    max_images: int
+
+    def empty(self, rows: int) -> Batch:
+        images = (rows, self.max_images)
+        return {
+            "image": np.zeros((*images, self.image_size, self.image_size, 3), np.uint8),
+            "image_mask": np.zeros(images, bool),
+            "frame": np.full(images, -1, np.int64),
+            "record": np.full(rows, -1, np.int64),
+            "valid": np.zeros(rows, bool),
+        }
+
+    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
+        patient, position, rng = self.draw_record(epoch, unit)
+        batch["record"][row] = self.records[position]
+        own = self.candidates[position]
+        filled = 0
+        for frame in (rng.permutation(own) if self.train else own).tolist():
+            if filled == self.max_images:
                 break
-        else:
-            return
-        ordinal = self.reader.ordinal(frame)
-        rng = named_generator(self.seed, self.stream, epoch, patient, ordinal, "crops")
-        for name, place, crop in self.crops.drawn(pixels, self.image_size, rng):
-            batch[name][row, place] = crop
-        batch["chance"][row] = rng.random(4)
-        batch["frame"][row], batch["valid"][row] = frame, True
+            pixels = self.pixels(epoch, patient, frame)
+            if pixels is not None:
+                batch["image"][row, filled], batch["frame"][row, filled] = pixels, frame
+                batch["image_mask"][row, filled] = batch["valid"][row] = True
+                filled += 1
+
+
+@dataclass(frozen=True)
+class ScoringView:
+    """One given frame a row, as evaluation sees it."""
+
+    reader: FrameReader
+    frames: np.ndarray
+    image_size: int
+
+    def empty(self, rows: int) -> Batch:
+        return {
+            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
+            "frame": np.full(rows, -1, np.int64),
+            "valid": np.zeros(rows, bool),
+        }
+
+    def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
+        frame = int(self.frames[unit])
+        batch["frame"][row] = frame
+        pixels = self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
+        if pixels is not None:
+            batch["image"][row], batch["valid"][row] = pixels, True

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from endoclip_jax.data.crops import Crops, Recipe
 from endoclip_jax.data.transforms import normalize
-from endoclip_jax.data.views import Crops, Recipe
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.positions import image_features
 from endoclip_jax.models.prototypes import PrototypeHead

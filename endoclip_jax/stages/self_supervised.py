@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
+from endoclip_jax.data.crops import Crops, CropsView
 from endoclip_jax.data.loaders import Batches, frame_batches
-from endoclip_jax.data.views import Crops, CropsView
 from endoclip_jax.stages import cases
 from endoclip_jax.stages.stage import Setting, split_loaders
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from endoclip_jax.data.views import Crops, Recipe
+from endoclip_jax.data.crops import Crops, Recipe
 from endoclip_jax.objectives.copy_detection import copy_detection_loss, partners, share_kept
 from endoclip_jax.stages.self_supervised import loaders_of_crops
 from endoclip_jax.stages.stage import Batch, PreparedStage, Setting, Terms, encode_images

@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from endoclip_jax.errors import UserError
 from endoclip_jax.training.checkpoints import Best, Checkpoints, newest_meta
 from endoclip_jax.training.metrics import MetricWriter, StepMetrics
+from endoclip_jax.training.profile import Profile
 from endoclip_jax.training.progress import Progress
 from endoclip_jax.training.samples import SampleDigest
 from endoclip_jax.training.sharding import (
@@ -42,6 +43,7 @@ from endoclip_jax.training.state import (
     make_update,
     unchanged,
 )
+from endoclip_jax.training.throughput import Throughput, model_flops, peak_flops
 from endoclip_jax.training.watchdog import Watchdog
 
 HostBatch = dict[str, np.ndarray]
@@ -88,7 +90,9 @@ class Stage(Protocol):
 class Plan:
     """How long to train and when to look up.
 
-    `log_every`, `validate_every` and `save_every` are in steps; a validation always saves.
+    `log_every`, `validate_every` and `save_every` are in steps; a validation always saves. Of
+    `profile` steps a trace is written; `dtype` is that of the products, by which rates are judged,
+    and `products` says who multiplies on a CPU.
     """
 
     steps: int
@@ -96,6 +100,9 @@ class Plan:
     validate_every: int
     save_every: int
     best: Best
+    profile: int = 0
+    dtype: str = "float32"
+    products: str = "xla"
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def train(
     state = distribute(TrainState.create(params, optimizer), mesh)
     everywhere = replicated(mesh)
     layout = shardings(state, mesh), everywhere, everywhere
-    update = make_update(stage.loss, optimizer, layout, after_update)
+    update = make_update(stage.loss, optimizer, layout, after_update, plan.products)
     running = replicate(StepMetrics.empty(), mesh)
     _check_continues(newest_meta(folder), meta, folder)
     restored = checkpoints.restore(Carried.of(state, running))
@@ -164,16 +171,28 @@ def train(
     began = time.monotonic()
     step, stopping = start, False
     watchdog = watchdog or Watchdog(0)
+    profile = Profile(
+        folder / "profile", steps=plan.profile if writes else 0, start=start, total=plan.steps,
+        say=say,
+    )  # fmt: skip
+    throughput: Throughput | None = None
 
-    with closing(checkpoints), closing(writer):
+    with closing(checkpoints), closing(writer), closing(profile):
         batches = stage.batches.iterate(start)
         while step < plan.steps and not stopping:
             watchdog.step(f"{stage.name}, step {step + 1} of {plan.steps}")
             host_batch = next(batches)
             samples.add(step, host_batch["frame"])
             batch = shard_batch(stage.complete(host_batch), mesh)
-            state, running, loss = update(state, running, batch)
+            with profile.step(step):
+                state, running, loss = update(state, running, batch)
             step += 1
+            profile.done(step, loss)
+            if throughput is None:
+                jax.block_until_ready(loss)
+                say(f"{stage.name}: first step after {time.monotonic() - began:.1f} s")
+                throughput = _throughput(stage.loss, state.params, batch, mesh, plan.dtype)
+                throughput.start(step)
             losses.note(step, loss, host_batch["frame"])
             last, stopping = step == plan.steps, stop()
 
@@ -182,6 +201,7 @@ def train(
                 running = replicate(StepMetrics.empty(), mesh)
                 writer.write(step, "train", values, samples=f"{samples.value():016x}")
                 progress.show(step, values)
+                writer.show(step, "speed", throughput.report(step))
             validated: dict[str, float] = {}
             if step % plan.validate_every == 0 or last:
                 with watchdog.within(f"{stage.name}, validation at step {step}"):
@@ -205,6 +225,8 @@ def train(
                         "validation": validated,
                     },
                 )
+            if step % plan.log_every == 0 or validated:
+                throughput.start(step)  # neither validation nor saving is a step
         close = getattr(batches, "close", None)
         if close is not None:
             close()
@@ -213,6 +235,11 @@ def train(
     watchdog.rest()
     progress.close()
     return Outcome(step, step == plan.steps, seconds_before + time.monotonic() - began)
+
+
+def _throughput(loss: Loss, params: Any, batch: Any, mesh: Mesh, dtype: str) -> Throughput:
+    kind = mesh.devices.flat[0].device_kind
+    return Throughput(model_flops(loss, params, batch), mesh.size, peak_flops(kind, dtype))
 
 
 def _check_continues(

@@ -60,6 +60,12 @@ class MetricWriter:
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
 
+    def show(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Numbers that are never the same twice, such as times: to the events alone."""
+        if self._writes:
+            for name, value in values.items():
+                self._events.add_scalar(f"{split}/{name}", value, step)
+
     def close(self) -> None:
         if self._writes:
             self._lines.close()

@@ -146,5 +146,6 @@ def test_an_unknown_suite_ends_the_launcher_with_one_sentence(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: no suite 'fast': give --suite=NAME with one of parity, loss, prepare, memory\n"
+        "error: no suite 'fast': give --suite=NAME with one of parity, step, loss, memory, loader, "
+        "prepare, score, open, growth, all, table\n"
     )

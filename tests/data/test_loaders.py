@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from endoclip_jax.data.loaders import (
-    InOrder,
-    Shuffled,
-    frame_batches,
-    patient_batches,
-    scoring_batches,
-)
+from endoclip_jax.data.loaders import frame_batches, patient_batches, scoring_batches
+from endoclip_jax.data.order import InOrder, Shuffled
 from endoclip_jax.data.transforms import eval_image
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.index import Index

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from reference import copy_detection as sscd_oracle
 from reference import distillation as dino_oracle
 
+from endoclip_jax.data.crops import Recipe, augmented, crop_box
 from endoclip_jax.data.tokenizer import load_tokenizer
-from endoclip_jax.data.views import Recipe, augmented, crop_box
 from endoclip_jax.errors import UserError
 from endoclip_jax.models import clip
 from endoclip_jax.models.clip import CLIP, CLIPConfig, TextConfig, VisionConfig

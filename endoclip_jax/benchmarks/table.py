@@ -1,0 +1,126 @@
+"""The figures of all suites as one Markdown table, from their JSON alone.
+
+`python launch/benchmark.py --suite=table` prints it; `--into=docs/performance.md` writes it between
+that file's two marks. A goal is the project's; a suite that has not run has no rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from endoclip_jax.errors import UserError
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+_HEADER = ("work", "against", "ratio (quartiles)", "by processor time", "goal")
+_STEP_GOALS = {  # (stage, peer) of a CPU
+    ("stage1", "published"): "≥ 3.0",
+    ("stage1", "shortcuts"): "≥ 1.8",
+    ("stage2", "plain"): "≥ 2.0",
+}
+_LOADER_GOALS = {"decoding": "≥ 0.9", "DataLoader": "≥ 1.5"}
+Cells = tuple[str, ...]
+
+
+def main(argv: Sequence[str], out: Path) -> int:
+    """Prints the table, or puts it into a file; `out` is the default of `--results`."""
+    parser = argparse.ArgumentParser(prog="benchmark.py --suite=table", description=__doc__)
+    parser.add_argument("--results", type=Path, default=out, help="folder of the JSON files")
+    parser.add_argument("--into", type=Path, help="file with the two marks")
+    options = parser.parse_args(argv)
+    text = table(options.results)
+    if options.into is None:
+        print(text)
+        return 0
+    page = options.into.read_text()
+    if BEGIN not in page or END not in page:
+        raise UserError(f"{options.into} has no place for the table: write {BEGIN} and {END}")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    options.into.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    print(f"written into {options.into}")
+    return 0
+
+
+def table(folder: Path) -> str:
+    """Rows of every suite found in `folder`, then the machines they ran on."""
+    rows: list[Cells] = [_HEADER, ("---",) * len(_HEADER)]
+    machines: dict[str, list[str]] = {}
+    for name, lines in _SUITES.items():
+        for path in sorted(folder.glob(f"{name}*.json")):
+            content = json.loads(path.read_text())
+            rows += lines(content)
+            machines.setdefault(_machine(content), []).append(path.stem)
+    if not machines:
+        raise UserError(f"{folder} has no figures yet: python launch/benchmark.py --suite=all")
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    notes = [f"- {', '.join(names)}: {machine}" for machine, names in machines.items()]
+    return "\n".join([text, "", *notes])
+
+
+def _machine(content: Mapping[str, Any]) -> str:
+    versions = content["versions"]
+    return (
+        f"{content['hardware']}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}; commit {content['commit']}; load at the start "
+        f"{content['load_at_start']} on {content['cores']} cores"
+    )
+
+
+def _step(content: Mapping[str, Any]) -> Iterator[Cells]:
+    for row in content["rows"]:
+        work = (
+            f"{row['stage']} train step, {content['device']}, {content['size']}, batch "
+            f"{row['batch']}, {row['text_length']} tokens, {row['dtype']}, products by "
+            f"{row['products']}"
+        )
+        for name, peer in row["peers"].items():
+            goal = _STEP_GOALS.get((row["stage"], name), "–")
+            if content["device"] == "gpu":
+                goal = "≥ 1.3"
+            ratio = peer["ratio"]
+            yield work, f"CLIPModel, {name}", _spread(ratio["wall"]), _spread(ratio["cpu"]), goal
+        seconds = row["ours"]["wall"]["median"]
+        share = "" if row["mfu"] is None else f", {100 * row['mfu']:.0f} % of the device's rate"
+        pairs = f"{row['batch'] / seconds:,.1f} pairs/s"
+        yield work, "–", f"{pairs}{share}", f"{row['flops_per_second'] / 1e9:,.0f} GFLOP/s", "–"
+
+
+def _loader(content: Mapping[str, Any]) -> Iterator[Cells]:
+    for row in content["rows"]:
+        stored = row["stored"]
+        work = (
+            f"frame loader, {stored['width']:.0f}×{stored['height']:.0f} → {row['image_size']}, "
+            f"{row['threads']} thread(s)"
+        )
+        for name, ratio in row["ratios"].items():
+            against = {"decoding": "raw decode", "transform": "our transform alone"}.get(name, name)
+            goal = _LOADER_GOALS.get(name, "–")
+            yield work, against, _spread(ratio["wall"]), _spread(ratio["cpu"]), goal
+        yield work, "bytes of the frames", f"{row['bytes']['ratio']:.4f}", "–", "≤ 1.05"
+
+
+def _score(content: Mapping[str, Any]) -> Iterator[Cells]:
+    for row in content["rows"]:
+        ratio = row["ratio"]
+        work = f"scoring pass, {content['size']}, {row['image_size']} px"
+        yield work, "forward alone", _spread(ratio["wall"]), _spread(ratio["cpu"]), "≥ 0.9"
+
+
+def _open(content: Mapping[str, Any]) -> Iterator[Cells]:
+    for row in content["rows"]:
+        work = f"opening {row['records']:,} patients, {row['frames']:,} frames"
+        seconds = row["open_seconds"]
+        took = f"{1e3 * seconds['median']:.1f} ms ({1e3 * seconds['low']:.1f}–"
+        took += f"{1e3 * seconds['high']:.1f})"
+        memory = f"{row['memory_used'] / 1e6:.0f} MB resident"
+        yield work, "–", took, memory, "< 1 s, < 100 MB"
+
+
+def _spread(values: Mapping[str, float]) -> str:
+    return f"{values['median']:.2f} ({values['low']:.2f}–{values['high']:.2f})"
+
+
+_SUITES = {"step": _step, "loader": _loader, "score": _score, "open": _open}

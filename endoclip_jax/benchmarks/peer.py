@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -160,7 +160,8 @@ class Peer:
         if form != "shortcuts":
             return model.text_projection(model.text_model(input_ids=ids).pooler_output)
         tower = model.text_model
-        end = (ids == model.config.text_config.eos_token_id).int().argmax(dim=1)
+        eot = cast(transformers.CLIPTextConfig, model.config.text_config).eos_token_id
+        end = torch.eq(ids, cast(int, eot)).int().argmax(dim=1)
         x = _encoded(tower.encoder.layers, tower.embeddings(input_ids=ids), end, causal=True)
         return model.text_projection(tower.final_layer_norm(x))
 

@@ -192,6 +192,10 @@ def test_an_answer_cut_off_is_asked_for_again(settings):
         (lambda e: e["polyps"][0].update(count=0), "count must be 1 or more"),
         (lambda e: e["polyps"][0].update(polyp_index=0), "polyp_index must be"),
         (lambda e: e.update(polyp_present=False), "polyp_present is false but polyps has 1"),
+        (
+            lambda e: e.update(polyps=[], polyp_total=0, polyp_present=False),
+            "but the report describes a lesion",
+        ),
         (lambda e: e.update(polyp_total=3), "polyp_total is 3 but the counts add up to 1"),
         (lambda e: e["polyps"][0]["attributes"].update(margin=["clear", "indistinct"]), "exclude"),
     ],

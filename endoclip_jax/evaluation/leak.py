@@ -99,9 +99,11 @@ def noise_rates(
         return PatientFeatures(v, np.ones((GROUP, images), bool), t, np.ones((GROUP, texts), bool))
 
     first = drawn()
+    v_mask, t_mask = jnp.asarray(first.v_mask), jnp.asarray(first.t_mask)
     variables = module.init(
-        jax.random.key(seed), first.v, first.v_mask, first.t, first.t_mask, method="similarity"
-    )
+        jax.random.key(seed), jnp.asarray(first.v), v_mask, jnp.asarray(first.t), t_mask,
+        method="similarity",
+    )  # fmt: skip
     params = variables.get("params", {})
     rates = {"initial": np.mean([match_rate(similar(params, drawn())) for _ in range(groups)])}
     if steps and params:
@@ -112,7 +114,7 @@ def noise_rates(
         def update(params: Any, state: Any, v: Any, t: Any) -> tuple[Any, Any]:
             def loss(params: Any) -> jax.Array:
                 cosines: Any = module.apply(
-                    {"params": params}, v, first.v_mask, t, first.t_mask, method="similarity"
+                    {"params": params}, v, v_mask, t, t_mask, method="similarity"
                 )
                 return similarity_loss(cosines, jnp.log(1 / 0.07), target="onehot")[0]
 

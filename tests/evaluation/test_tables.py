@@ -182,8 +182,8 @@ def test_json_holds_every_seed_and_nothing_that_json_does_not_know(table):
 def test_match_rate_counts_rows_and_columns_and_no_ties():
     assert match_rate(np.eye(4)) == 1
     assert match_rate(np.zeros((4, 4))) == 0
-    rows_only = np.eye(3) + np.asarray([[0, 0, 0], [2, 2, 0], [0, 0, 0]])
-    assert match_rate(rows_only) == pytest.approx(0.5 * 2 / 3 + 0.5 * 2 / 3)
+    all_rows_two_columns = np.asarray([[1.0, 0, 0], [2, 3, 0], [0, 0, 1]])
+    assert match_rate(all_rows_two_columns) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
 def test_literal_attention_reveals_pairs_of_noise_and_the_other_forms_do_not():

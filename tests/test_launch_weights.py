@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 import endoclip_jax
 from endoclip_jax.errors import UserError
-from endoclip_jax.evaluation.prompts import P1
+from endoclip_jax.evaluation.prompts import PROMPTS
 from endoclip_jax.pipeline.convert import convert
 from endoclip_jax.pipeline.convert import parse as parse_convert
 from endoclip_jax.pipeline.predict import parse as parse_predict
@@ -156,7 +156,8 @@ def test_exported_run_scores_in_pytorch_as_predict_does(workdir, pictures, tmp_p
         pixels = np.asarray(Image.open(pictures / row["file"]).convert("RGB"))
         top, left, bottom, right = field_of_view(pixels)
         crops.append(Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right])))
-    prompts = [*P1.malignant, *P1.benign]
+    words = PROMPTS["malignancy"].sets["P1"]
+    prompts = [*words.positive, *words.negative]
     inputs = processor(text=prompts, images=crops, return_tensors="pt", padding=True)
     with torch.no_grad():
         out = model(**inputs)

@@ -100,7 +100,8 @@ def grow(
 
 def steps(config: CLIPConfig, rows: int, devices: int, times: int) -> Row:
     """Spread of the seconds of a train step of stage 2 over so many devices."""
-    work = Work.drawn("stage2", config, rows, _TEXT_LENGTH, "float32", 0)
+    length = min(_TEXT_LENGTH, config.text.context_length)
+    work = Work.drawn("stage2", config, rows, length, "float32", 0)
     mesh = data_mesh(jax.devices()[:devices])
     optimizer = make_optimizer(Schedule(100, 10, 5e-5), 0.2)
     update = make_update(work.loss(), optimizer)

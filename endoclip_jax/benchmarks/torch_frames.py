@@ -36,7 +36,7 @@ class FrameFiles(Dataset):
         rng = np.random.default_rng((self._seed, position))
         if self._ours:
             pixels = transforms.train_image(path.read_bytes(), self._size, rng)
-            return torch.from_numpy(np.ascontiguousarray(pixels))
+            return torch.from_numpy(np.array(pixels))
         with Image.open(path) as opened:
             frame = opened.convert("RGB")
         return torch.from_numpy(np.array(_augmented(frame, self._size, rng)))

@@ -116,6 +116,7 @@ def _brightest_beside(
     bounds[:, 3] += 3 * (right - left)
     brightest = np.maximum.reduceat(samples, np.minimum(bounds, len(samples) - 1).reshape(-1))
     before, _, after, _ = brightest.reshape(-1, 4).T  # nonsense where a range is empty
+    after[-1] = max(after[-1], samples[-1])  # the very last sample, which no bound lies behind
     before, after = before[starts > 0], after[stops < right - left]
     return max(int(before.max(initial=0)), int(after.max(initial=0)))
 

@@ -23,7 +23,7 @@ from endoclip_jax.convert.fixture import (
 from endoclip_jax.convert.weights import Weights
 from endoclip_jax.data import tokenizer, transforms
 from endoclip_jax.errors import UserError
-from endoclip_jax.stages import embedding
+from endoclip_jax.training import embedding
 
 
 @pytest.fixture(scope="module")

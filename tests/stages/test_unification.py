@@ -24,6 +24,7 @@ from endoclip_jax.objectives.streaming import streaming_loss
 from endoclip_jax.records.attributes import NUM_BITS, aspect_slice
 from endoclip_jax.shards.index import ITEM, RECORD, TEXT_FILE, Index
 from endoclip_jax.stages import cases
+from endoclip_jax.stages.noise import NO_NOISE
 from endoclip_jax.stages.stage import PreparedStage, Setting, encode_images, encode_texts
 from endoclip_jax.stages.unification import _texts_and_unions, largest_first, unification
 from endoclip_jax.training.accumulation import in_parts
@@ -217,7 +218,7 @@ def test_unions_are_taken_before_texts_are_left_out(bits, max_texts):
         index = index_of(Path(folder), bits)
         notes: list[str] = []
         setting = Setting(index, MODEL, load_tokenizer(), seed=0)
-        texts, unions = _texts_and_unions(index, index.rows(), max_texts, setting, notes)
+        texts, unions = _texts_and_unions(index, index.rows(), max_texts, setting, notes, NO_NOISE)
     left_out = sum(max(0, len(own) - max_texts) for own in bits)
     assert bool(notes) == bool(left_out)
     assert all(note.startswith(f"{left_out} descriptions") for note in notes)

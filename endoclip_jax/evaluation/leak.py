@@ -107,7 +107,7 @@ def noise_rates(
     params = variables.get("params", {})
     rates = {"initial": np.mean([match_rate(similar(params, drawn())) for _ in range(groups)])}
     if steps and params:
-        optimizer = optax.adam(1e-3)
+        optimizer = optax.adam(1e-4)
         state = optimizer.init(params)
 
         @jax.jit

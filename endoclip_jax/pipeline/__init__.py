@@ -22,6 +22,7 @@ from endoclip_jax.pipeline.run import FOLDERS_OF, Run, is_done, open_run
 from endoclip_jax.pipeline.tables import run_table
 from endoclip_jax.pipeline.train import RUN_STAGE
 from endoclip_jax.training import checkpoints, processes
+from endoclip_jax.training.compilation import keep_compiled
 from endoclip_jax.training.stopping import StopRequest
 
 STAGES_OF = {
@@ -45,9 +46,10 @@ def run(config: ConfigDict, overridden: set[str]) -> int:
         start = model_config(config.init.clip)
         config = adopt_model(config, start.to_dict(), overridden)
         check_fits(config.init.clip, start, CLIPConfig.from_dict(config.model.to_dict()))
+    workdir = Path(config.workdir)
+    keep_compiled(workdir / "compiled")
     if config.goal == "table":
         return run_table(config)
-    workdir = Path(config.workdir)
     demonstration = not config.data.shards
     processes.watch(config.distributed.step_limit_s)
     processes.first(lambda: _claim(config, workdir))

@@ -1,7 +1,12 @@
-"""Which library multiplies matrices on a CPU: an option of XLA's compiler, program by program."""
+"""How programs are compiled: which library multiplies matrices on a CPU, and what is kept."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +17,7 @@ _ONEDNN = {
     # Neither of the two does anything without the other.
     "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
 }
+_CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 def compiler_options(products: str) -> dict[str, Any] | None:
@@ -21,3 +27,21 @@ def compiler_options(products: str) -> dict[str, Any] | None:
     devices, where it changes nothing.
     """
     return dict(_ONEDNN) if products == "onednn" and jax.default_backend() == "cpu" else None
+
+
+def keep_compiled(folder: Path, environment: Mapping[str, str] = os.environ) -> None:
+    """Keeps compiled programs below `folder`, so that whoever runs or resumes it again starts soon.
+
+    JAX's own variable JAX_COMPILATION_CACHE_DIR comes first. Below `folder` each kind of processor
+    has a place of its own: JAX's key does not hold what a CPU can do, and a program of another
+    machine that shares the folder could end in an illegal instruction.
+    """
+    if not environment.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(folder / _processor()))
+
+
+def _processor() -> str:
+    """Machine type and a digest of the processor's abilities, where the system tells them."""
+    lines = _CPU_FLAGS.read_text().splitlines() if _CPU_FLAGS.exists() else []
+    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()}-{hashlib.sha256(abilities.encode()).hexdigest()[:12]}"

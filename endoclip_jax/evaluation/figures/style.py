@@ -104,5 +104,6 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
     png.write_bytes(png_bytes(figure))
+    figure.set_layout_engine("none")  # arranged once: arranging is half of drawing
     svg.write_bytes(svg_bytes(figure))
     return png, svg

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from endoclip_jax.records.extraction.lexicon import Token, lexicon
@@ -351,14 +352,17 @@ def _numbered(pattern: str, number: int) -> str:
     return re.sub(r"\(\?P<(\w+)>", rf"(?P<\1_{number}>", pattern)
 
 
-_SCANNER = re.compile(
-    "|".join(f"(?P<p{i}>{_numbered(pattern, i)})" for i, (pattern, _) in enumerate(_PATTERNS))
-)
+@cache
+def _scanner() -> re.Pattern[str]:
+    """Made when first needed: compiling takes half a second, and most programs read no report."""
+    return re.compile(
+        "|".join(f"(?P<p{i}>{_numbered(pattern, i)})" for i, (pattern, _) in enumerate(_PATTERNS))
+    )
 
 
 def quantities(text: str) -> Iterator[Token]:
     """Tokens of sizes, distances, counts, labels and codes, in reading order."""
-    for match in _SCANNER.finditer(text):
+    for match in _scanner().finditer(text):
         number = int(match.lastgroup[1:]) if match.lastgroup else 0
         token = _PATTERNS[number][1](Found(match, number))
         if token is not None:

@@ -175,6 +175,9 @@ def get_config() -> ConfigDict:
             # of the demonstration: `shared` is one cohort, where the seed changes initialisation
             # and batches; `per_seed` draws the patients anew as well
             "cohort": "shared",
+            # of the demonstration: malignancy is judged on so many polyps of patients drawn for
+            # this table alone; 0: on those of the cohort, as every other table
+            "fresh_polyps": 0,
             "only": "",  # names of rows, separated by semicolons; default: all
             "columns": (),
             "rows": (),

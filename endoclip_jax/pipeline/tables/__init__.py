@@ -38,6 +38,7 @@ from endoclip_jax.pipeline.tables.cells import row_run, seconds_of, train_cells
 from endoclip_jax.pipeline.tables.plan import Cell, Row, cells_of, rows_of, wanted
 from endoclip_jax.pipeline.tables.scores import read_scored, row_folder, score_row
 from endoclip_jax.pipeline.tables.subjects import SEEDLESS
+from endoclip_jax.synthetic.cohort import write_cohort
 from endoclip_jax.training import processes
 from endoclip_jax.training.stopping import StopRequest
 
@@ -123,12 +124,24 @@ def _seed_of(config: ConfigDict, row: Row, seed: int) -> int:
 def _cohort(config: ConfigDict, workdir: Path, seed: int, stop: StopRequest) -> Run:
     """The run that holds the data: one for the table, or one for each seed."""
     if config.table.cohort == "shared":
-        return open_run(config, workdir, stop)
+        run = open_run(config, workdir, stop)
+        if config.table.fresh_polyps and not config.data.shards:
+            run.polyps = processes.first(partial(fresh_polyps, config, workdir))
+        return run
     own = ConfigDict(config.to_dict())
     own.seed = seed
     folder = workdir / f"seed{seed}"
     processes.first(lambda: folder.mkdir(parents=True, exist_ok=True))
     return open_run(own, folder, stop)
+
+
+def fresh_polyps(config: ConfigDict, workdir: Path) -> Path:
+    """Polyps of patients whom neither training nor any other table has seen."""
+    folder = workdir / "fresh_polyps"
+    none = dict.fromkeys(("train", "validation", "test"), 0)
+    polyps = config.table.fresh_polyps
+    write_cohort(folder, seed=config.seed + 1, examinations=none, polyps=polyps)
+    return folder / "polyps"
 
 
 def _introduce(
@@ -277,6 +290,11 @@ def _remarks(cohort: Run, ablation: bool) -> tuple[str, ...]:
         )
     else:
         drawn = "Each seed draws its own cohort, initialisation, batches and augmentation."
+    fresh = cohort.config.table.fresh_polyps
+    if fresh and not cohort.config.data.shards:
+        drawn += (
+            f" Malignancy is judged on {fresh:,} polyps of patients drawn for this table alone."
+        )
     what = (
         "Of the paper's Table 2 only the last row, with every mark, can be matched for certain; "
         "the others are printed as they stand there."
@@ -287,7 +305,8 @@ def _remarks(cohort: Run, ablation: bool) -> tuple[str, ...]:
 def _without_places(config: ConfigDict) -> dict[str, Any]:
     """The configuration with folders and hosts left out."""
     content: dict[str, Any] = config.to_dict()
-    content["table"] = {key: content["table"][key] for key in ("seeds", "cohort", "only")}
+    kept = ("seeds", "cohort", "fresh_polyps", "only")
+    content["table"] = {key: content["table"][key] for key in kept}
     for section, key in _PLACES:
         content[section][key] = bool(content[section][key])
     del content["workdir"], content["distributed"]

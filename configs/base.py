@@ -39,8 +39,6 @@ def get_config() -> ConfigDict:
     # What the backward pass computes again instead of keeping: none, full (each block from its
     # input), dots (all but the matrix products).
     config.remat = "none"
-    # Who multiplies matrices on a CPU: xla's own choice, or onednn (docs/performance.md).
-    config.cpu_products = "xla"
     # Devices along each axis, -1: what is left. fsdp also splits parameters and optimizer state,
     # model splits the matrices of MLPs and attention.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})

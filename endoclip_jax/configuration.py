@@ -20,7 +20,6 @@ _CHOICES = {
     "preset": ("auto", "demo", "paper"),
     "dtype": ("float32", "bfloat16"),
     "remat": ("none", "dots", "full"),
-    "cpu_products": ("xla", "onednn"),
     "data.split": ("train", "all"),
     "loss.implementation": ("dense", "streaming", "auto"),
     "stage1.selection": ("per_patient", "pooled", "pooled_floor1"),
@@ -46,7 +45,6 @@ _FREE_TO_CHANGE = (
     "remat",
     "table",
     "init.resnet",
-    "cpu_products",
 )
 
 

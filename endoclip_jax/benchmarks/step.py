@@ -41,7 +41,6 @@ from endoclip_jax.models.clip import CLIP, CLIPConfig, initial_params
 from endoclip_jax.objectives.dense import contrastive_loss, two_sentence_loss
 from endoclip_jax.records.attributes import NUM_BITS
 from endoclip_jax.stages.stage import Loss, at_once, encode_images, encode_texts
-from endoclip_jax.training.compilation import PRODUCTS
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.state import TrainState, make_update
@@ -138,10 +137,10 @@ class Side:
             self.losses.append(self.step())
 
 
-def ours(work: Work, params: Mapping[str, Any], schedule: Schedule, products: str = "xla") -> Side:
+def ours(work: Work, params: Mapping[str, Any], schedule: Schedule) -> Side:
     """The update that a run makes."""
     optimizer = make_optimizer(schedule, _WEIGHT_DECAY)
-    update = make_update(work.loss(), optimizer, products=products)
+    update = make_update(work.loss(), optimizer)
     batch = jax.device_put(dict(work.batch))
     # A copy of its own: the update gives its arguments' memory away.
     state = TrainState.create(jax.tree.map(jnp.array, dict(params)), optimizer)
@@ -201,7 +200,6 @@ def measure(
     peers: Sequence[tuple[str, bool]],
     pairs: int,
     device: str,
-    products: str = "xla",
 ) -> Row:
     """One row of the table: our seconds, each peer's, and the ratios.
 
@@ -212,7 +210,7 @@ def measure(
     schedule = Schedule(10 * (_WARMUP + pairs), 1, _RATE)
     rates = [float(schedule(step)) for step in range(_WARMUP + pairs)]
     others, skipped = theirs(work, params, peers, rates, device)
-    sides = {"ours": ours(work, params, schedule, products), **others}
+    sides = {"ours": ours(work, params, schedule), **others}
     turns, warming = take_turns(sides, pairs, _WARMUP)
     mine = sides["ours"].losses
     limit = LIMITS[work.dtype]
@@ -225,7 +223,6 @@ def measure(
         "text_length": int(work.batch["ids"].shape[1] if "ids" in work.batch else 0)
         or int(work.sentences.shape[1]),
         "dtype": work.dtype,
-        "products": products,
         "model_flops": flops,
         "flops_per_second": rate,
         "mfu": None if peak is None else rate / peak,
@@ -260,7 +257,6 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--dtype", choices=sorted(LIMITS), default="float32")
     add("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     add("--compile", choices=("no", "too", "only"), default="no", help="peers by torch.compile")
-    add("--products", choices=PRODUCTS, default="xla", help="who multiplies for us on a CPU")
     add("--pairs", type=int, default=5, help="turns that count")
     add("--seed", type=int, default=0, help="of the batch")
     add(
@@ -290,7 +286,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     for stage in stages:
         for rows in batches:
             work = Work.drawn(stage, config, rows, options.text_length, options.dtype, options.seed)
-            row = measure(work, peers, options.pairs, options.device, options.products)
+            row = measure(work, peers, options.pairs, options.device)
             results["rows"].append(row)
             write_json(options.out / "step.json", results)  # an interrupted run leaves what it has
             print(_line(row), flush=True)

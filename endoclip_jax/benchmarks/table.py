@@ -73,8 +73,7 @@ def _step(content: Mapping[str, Any]) -> Iterator[Cells]:
     for row in content["rows"]:
         work = (
             f"{row['stage']} train step, {content['device']}, {content['size']}, batch "
-            f"{row['batch']}, {row['text_length']} tokens, {row['dtype']}, products by "
-            f"{row['products']}"
+            f"{row['batch']}, {row['text_length']} tokens, {row['dtype']}"
         )
         for name, peer in row["peers"].items():
             goal = _STEP_GOALS.get((row["stage"], name), "–")

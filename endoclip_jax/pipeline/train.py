@@ -291,7 +291,6 @@ def fit(
             best=checkpoints.Best(settings.best_metric, settings.best_is_larger),
             profile=log.profile,
             dtype=run.config.dtype,
-            products=run.config.cpu_products,
         ),
         mesh=run.mesh(),
         folder=run.folder(stage.name),

@@ -91,8 +91,7 @@ class Plan:
     """How long to train and when to look up.
 
     `log_every`, `validate_every` and `save_every` are in steps; a validation always saves. Of
-    `profile` steps a trace is written; `dtype` is that of the products, by which rates are judged,
-    and `products` says who multiplies on a CPU.
+    `profile` steps a trace is written; `dtype` is that of the products, by which rates are judged.
     """
 
     steps: int
@@ -102,7 +101,6 @@ class Plan:
     best: Best
     profile: int = 0
     dtype: str = "float32"
-    products: str = "xla"
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def train(
     state = distribute(TrainState.create(params, optimizer), mesh)
     everywhere = replicated(mesh)
     layout = shardings(state, mesh), everywhere, everywhere
-    update = make_update(stage.loss, optimizer, layout, after_update, plan.products)
+    update = make_update(stage.loss, optimizer, layout, after_update)
     running = replicate(StepMetrics.empty(), mesh)
     _check_continues(newest_meta(folder), meta, folder)
     restored = checkpoints.restore(Carried.of(state, running))

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from endoclip_jax.training.compilation import compiler_options
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import project_logit_scale
 
@@ -61,7 +60,6 @@ def make_update(
     optimizer: optax.GradientTransformation,
     layout: Any = None,
     after_update: AfterUpdate = unchanged,
-    products: str = "xla",
 ) -> Update:
     """Returns the jitted update: (state, running metrics, batch) -> (state, metrics, loss).
 
@@ -74,7 +72,6 @@ def make_update(
       after_update: (new parameters, the loss's terms) to the parameters that are kept: moves those
         the optimizer does not, such as a teacher that follows a student, or a running mean. Being
         parameters, they are checkpointed, laid out and resumed like all others.
-      products: which library multiplies on a CPU (`compilation.PRODUCTS`).
     """
 
     def update(
@@ -92,9 +89,4 @@ def make_update(
         )
         return TrainState(state.step + 1, params, opt_state), running.merge(metrics), value
 
-    return jax.jit(
-        update,
-        donate_argnums=(0, 1),
-        out_shardings=layout,
-        compiler_options=compiler_options(products),
-    )
+    return jax.jit(update, donate_argnums=(0, 1), out_shardings=layout)

@@ -40,7 +40,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that none runs alone in the end."""
-    names = "launch jobs launch_weights sharding parity unification tower_parity loop remat"
+    names = (
+        "launch jobs self_supervised launch_weights sharding tables_launch speed_suites parity "
+        "unification tower_parity launch_baselines loop remat"
+    )
     longest = [f"test_{name}.py" for name in names.split()]
     items.sort(key=lambda i: longest.index(i.path.name) if i.path.name in longest else len(longest))
 

@@ -228,8 +228,9 @@ def _gathered(
     for seed in seeds:
         folder = workdir / f"seed{seed}"
         for row in rows:
-            evaluated = workdir / f"seed{_seed_of(cohort.config, row, seed)}"
-            one = read_scored(row_folder(evaluated, settings["name"], row))
+            if _seed_of(cohort.config, row, seed) != seed:
+                continue  # one evaluation, not a spread of none over seeds
+            one = read_scored(row_folder(folder, settings["name"], row))
             if one is not None:
                 scored[row.name][seed] = one
                 run = row_run(cohort, seed, row, plan[row.name], folder)
@@ -251,7 +252,10 @@ def _gathered(
         claims=tuple(
             gather.judge(gather.Claim(**claim), scored, **judging) for claim in settings["claims"]
         ),
-        matches=(*gather.matches(rows, scored), *_noise_matches(workdir, there)),
+        matches=(
+            *gather.matches(rows, scored),
+            *(_noise_matches(workdir, there) if settings["leak"] else ()),
+        ),
         paper_rows={k: v for k, v in paper.TABLE_2.items() if ablation and k != paper.FULL},
         notes=(*_remarks(cohort, ablation), *gather.notes(scored)),
         facts={

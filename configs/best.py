@@ -38,7 +38,9 @@ def get_config(what="pipeline"):
     rivals = _RIVALS
     if what == "test":
         config.table.fresh_polyps = 1500
-        rivals = {name: _RIVALS[name] for name in (_PAPER, _LITERAL)} | {_BEST: BEST | _AS_MANY_UPDATES}
+        rivals = {name: _RIVALS[name] for name in (_PAPER, _LITERAL)} | {
+            _BEST: BEST | _AS_MANY_UPDATES
+        }
     config.table.name = f"best_{what}"
     config.table.title = f"What beats literal Endo-CLIP: {what}, malignancy"
     config.table.columns = table_scale.MALIGNANCY

@@ -62,7 +62,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--long_side", type=int, default=512, help="at which drawn frames are stored")
     add("--image_size", default="224", help="pixels of the model's side; several, with commas")
     add("--batch", type=int, default=32)
-    add("--frames", type=int, default=256, help="a turn")
+    add("--frames", type=int, default=1024, help="a turn; what is fetched ahead at its end is lost")
     add("--threads", type=int, default=1, help="of ours; with more, DataLoader has processes")
     add("--pairs", type=int, default=5)
     add("--seed", type=int, default=0)

@@ -96,7 +96,8 @@ def run_table(config: ConfigDict) -> int:
                 text = processes.first(
                     partial(_write, cohort, workdir, rows, plan, seeds, data_seconds)
                 )
-                cohort.say(text)
+                # All of it once; a finished seed is a line, and the files hold what is there.
+                cohort.say(text if seed == seeds[-1] else f"seed{seed}: in the table")
     except Stopped as stopped:
         say(f"{stopped}: saved; run the same command again to go on")
     finally:

@@ -4,10 +4,9 @@
     python launch/main.py --config=configs/table2.py --config.data.shards=DIR \\
         --config.eval.malignancy=POLYPS --workdir=runs/tables_real
 
-Without shards: the embedded cohort at the scale of `table_scale.py`, 5 seeds; not yet run.
-Estimated from the demonstration's phases on two CPU cores: cohort 4 to 7 min once; a seed takes
-stage 1 2.3 min, three stage-2 cells 2.3 min, seven stage-3 cells 8 min, evaluation 1 min: about
-75 min in all. Paper's scale: not yet run. Stop it at any time: the same command goes on.
+Without shards: the embedded cohort at the scale of `table_scale.py`, 5 seeds: 58 min on two CPU
+cores, as two processes of one core with their own seeds after the cohort was drawn (5 min). Figures
+and verdicts: docs/tables.md. Paper's scale: not yet run. Stop it at any time: the same command goes on.
 
 MC: the target is the morphological similarity, normalised as the preset says (`power(4)` in the
 demonstration, row sums in the paper's); one-hot without it. CA: `literal` is Eq. 4, `averaging`

@@ -6,10 +6,10 @@
 
 `search` compares rivals on the cohort's polyps, with the cells of table2 and two of its own (as
 many updates, half of the patients single-polyp ones). Its winner stands in BEST: pairwise attention
-cannot learn to recognise pairs, and single-polyp patients keep stage 3 from forgetting them. `test` pairs it
-with literal Endo-CLIP, the same trained models, on polyps of patients drawn for this test alone: on
-the patients that chose it would flatter. 5 seeds each; figures in docs/tables.md (+.023 over
-literal, confirmed).
+cannot learn to recognise pairs, and single-polyp patients keep stage 3 from forgetting them. `test`
+pairs it with literal Endo-CLIP, the same trained models, on polyps of patients drawn for this test
+alone: on the patients that chose it would flatter. 5 seeds each; figures in docs/tables.md (+.023
+over literal, confirmed).
 """
 
 from configs import base, table_scale

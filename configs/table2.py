@@ -6,11 +6,12 @@
 
 Without shards: the embedded cohort at the scale of `table_scale.py`, 5 seeds: 58 min on two CPU
 cores, as two processes of one core with their own seeds after the cohort was drawn (5 min). Figures
-and verdicts: docs/tables.md. Paper's scale: not yet run. Stop it at any time: the same command goes on.
+and verdicts: docs/tables.md. Paper's scale: not yet run. Stop it at any time: the same command goes
+on.
 
 MC: the target is the morphological similarity, normalised as the preset says (`power(4)` in the
-demonstration, row sums in the paper's); one-hot without it. CA: `literal` is Eq. 4, `averaging`
-the paper's ablation. A row without MP ends with stage 2, one without SP leaves stage 2 out.
+demonstration, row sums in the paper's); one-hot without it. CA: `literal` is Eq. 4, `averaging` the
+paper's ablation. A row without MP ends with stage 2, one without SP leaves stage 2 out.
 """
 
 from configs import table_scale

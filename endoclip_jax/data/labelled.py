@@ -19,7 +19,7 @@ from endoclip_jax.data.loaders import Batches
 from endoclip_jax.data.order import InOrder, Share
 from endoclip_jax.data.source import Faults
 from endoclip_jax.data.transforms import resize
-from endoclip_jax.data.views import Batch
+from endoclip_jax.data.views import Batch, empty_frames
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.field import cut_to_field
 from endoclip_jax.records.frames import FrameError, decode_image
@@ -134,11 +134,7 @@ class _FileView:
     faults: Faults
 
     def empty(self, rows: int) -> Batch:
-        return {
-            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
-            "frame": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
+        return empty_frames(rows, self.image_size)
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         batch["frame"][row] = unit

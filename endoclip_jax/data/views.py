@@ -14,6 +14,15 @@ from endoclip_jax.data.transforms import eval_image, train_image
 Batch = dict[str, np.ndarray]
 
 
+def empty_frames(rows: int, size: int) -> Batch:
+    """Padding of one frame a row: black, no frame, not valid."""
+    return {
+        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "frame": np.full(rows, -1, np.int64),
+        "valid": np.zeros(rows, bool),
+    }
+
+
 @runtime_checkable
 class View(Protocol):
     """How rows are filled: an all-padding batch, and one row of it from one unit of the order."""
@@ -37,12 +46,7 @@ class FrameView:
     train: bool
 
     def empty(self, rows: int) -> Batch:
-        return {
-            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
-            "record": np.full(rows, -1, np.int64),
-            "frame": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
+        return empty_frames(rows, self.image_size) | {"record": np.full(rows, -1, np.int64)}
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         patient, position, rng = self.draw_record(epoch, unit)
@@ -111,11 +115,7 @@ class ScoringView:
     image_size: int
 
     def empty(self, rows: int) -> Batch:
-        return {
-            "image": np.zeros((rows, self.image_size, self.image_size, 3), np.uint8),
-            "frame": np.full(rows, -1, np.int64),
-            "valid": np.zeros(rows, bool),
-        }
+        return empty_frames(rows, self.image_size)
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         frame = int(self.frames[unit])

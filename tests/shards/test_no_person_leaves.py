@@ -109,6 +109,10 @@ def prepared(tmp_path_factory):
     return base / "out", done.stdout + done.stderr
 
 
+# Hashes of patients and examinations, by a random salt: one in a hundred runs has a year in one.
+DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16,64}(?![0-9a-f])")
+
+
 def spelled(secret):
     for encoding in SPELLINGS:
         try:
@@ -129,7 +133,7 @@ def nothing_leaves(out, printed):
     assert {"dataset.json", "card.html", "rejects.jsonl"} <= {path.name for path in files}
     files |= {Path("name", path): str(path).encode() for path in files}
     for name, raw in {**files, Path("printed"): printed}.items():
-        low = raw.lower()
+        low = DIGEST.sub(b"#", raw.lower())
         for secret in SECRETS:
             for encoding, word in spelled(secret.lower()):
                 assert word not in low, (name, secret, encoding)

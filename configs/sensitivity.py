@@ -2,7 +2,7 @@
 
     python launch/main.py --config=configs/sensitivity.py --workdir=runs/tables
 
-3 seeds at the scale of `table_scale.py`; not yet run. Estimated at 35 min a seed on two CPU cores,
+3 seeds at the scale of `table_scale.py`; run in part (docs/tables.md). Estimated at 35 min a seed on two CPU cores,
 in the workdir of a finished table2, whose cells it shares; parts of it with
 `--config.table.only="base; rho .05"`. Stop it at any time: the same command goes on.
 

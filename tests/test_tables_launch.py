@@ -256,6 +256,7 @@ def test_a_finished_table_trains_and_evaluates_nothing(arguments, completed, cap
         ("--config.table.only=SP; nothing", "nothing"),
         ("--config.table.seeds=(0, 0)", "different whole numbers"),
         ("--config.table.cohort=per_seed", "real ones"),
+        ("--config.table.fresh_polyps=3", "labelled set that chose nothing"),
         ("--config.seed=3", "--workdir"),
         ("--config.attributes.noise_flip=1.5", "share between"),
     ],

@@ -141,9 +141,7 @@ class CropsView(FrameView):
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         patient, position, rng = self.draw_record(epoch, unit)
         batch["record"][row] = self.records[position]
-        own = self.candidates[position]
-        start = int(rng.integers(len(own)))
-        for frame in (*own[start:].tolist(), *own[:start].tolist()):
+        for frame in self.in_turn(position, rng):
             pixels = self.reader.pixels(frame, decode)
             if pixels is not None:
                 break

@@ -51,9 +51,7 @@ class FrameView:
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         patient, position, rng = self.draw_record(epoch, unit)
         batch["record"][row] = self.records[position]
-        own = self.candidates[position]
-        start = int(rng.integers(len(own)))
-        for frame in (*own[start:].tolist(), *own[:start].tolist()):
+        for frame in self.in_turn(position, rng):
             pixels = self.pixels(epoch, patient, frame)
             if pixels is not None:
                 batch["image"][row], batch["frame"][row] = pixels, frame
@@ -66,6 +64,12 @@ class FrameView:
         patient = self.reader.patient(self.records[group[0]])
         rng = named_generator(self.seed, self.stream, epoch, patient, "draw")
         return patient, group[int(rng.integers(len(group)))], rng
+
+    def in_turn(self, position: int, rng: np.random.Generator) -> list[int]:
+        """The record's candidates as they are tried: cyclically, from a drawn one on."""
+        own = self.candidates[position]
+        start = int(rng.integers(len(own)))
+        return [*own[start:].tolist(), *own[:start].tolist()]
 
     def pixels(self, epoch: int, patient: str, frame: int) -> np.ndarray | None:
         """The frame augmented (training) or as it is, or None if it is damaged."""

@@ -34,7 +34,6 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_finished_stage_that_is_damaged_names_the_remedy(trained, tiny_shards, tmp_path):
     folder = tmp_path / "stage2"
     shutil.copytree(trained, folder)
@@ -93,8 +92,6 @@ def replace(path, key, digit):
     path.write_bytes(content[:at] + digit + content[at + 1 :])
 
 
-# Reads that TensorStore gave up on report to an event loop that is closed by then.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(trained, tmp_path, kind):
     folder = tmp_path / "run"
@@ -111,7 +108,6 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(trained, tmp_p
     assert left_meta["checksums"] == right_meta["checksums"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_when_all_are_damaged_training_begins_anew_and_says_so(trained, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
@@ -123,7 +119,6 @@ def test_when_all_are_damaged_training_begins_anew_and_says_so(trained, tmp_path
     np.testing.assert_array_equal(final(trained)[0], final(folder)[0])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_parameters_of_a_damaged_checkpoint_are_never_handed_on(trained, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)

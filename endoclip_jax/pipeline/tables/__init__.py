@@ -70,6 +70,13 @@ def run_table(config: ConfigDict) -> int:
             "config.table.cohort=per_seed draws patients, and config.data.shards names real ones: "
             "take shared"
         )
+    drawn = config.table.cohort == "shared" and not config.data.shards
+    if config.table.fresh_polyps and not (drawn and not config.eval.malignancy):
+        raise UserError(
+            "config.table.fresh_polyps draws polyps for the shared demonstration cohort alone: "
+            "with other data name a labelled set that chose nothing by config.eval.malignancy and "
+            "pass --config.table.fresh_polyps=0"
+        )
     processes.watch(config.distributed.step_limit_s)
     processes.first(lambda: claim_workdir(config, workdir, ()))
     stop = StopRequest()
@@ -126,8 +133,8 @@ def _cohort(config: ConfigDict, workdir: Path, seed: int, stop: StopRequest) -> 
     """The run that holds the data: one for the table, or one for each seed."""
     if config.table.cohort == "shared":
         run = open_run(config, workdir, stop)
-        if config.table.fresh_polyps and not config.data.shards:
-            run.polyps = processes.first(partial(fresh_polyps, config, workdir))
+        if config.table.fresh_polyps:
+            run.polyps = Path(processes.first(lambda: str(fresh_polyps(config, workdir))))
         return run
     own = ConfigDict(config.to_dict())
     own.seed = seed
@@ -296,7 +303,7 @@ def _remarks(cohort: Run, ablation: bool) -> tuple[str, ...]:
     else:
         drawn = "Each seed draws its own cohort, initialisation, batches and augmentation."
     fresh = cohort.config.table.fresh_polyps
-    if fresh and not cohort.config.data.shards:
+    if fresh:
         drawn += (
             f" Malignancy is judged on {fresh:,} polyps of patients drawn for this table alone."
         )

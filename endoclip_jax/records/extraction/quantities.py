@@ -354,7 +354,7 @@ def _numbered(pattern: str, number: int) -> str:
 
 @cache
 def _scanner() -> re.Pattern[str]:
-    """Made when first needed: compiling takes half a second, and most programs read no report."""
+    """Made when first needed: it takes a quarter second, and most programs read no report."""
     return re.compile(
         "|".join(f"(?P<p{i}>{_numbered(pattern, i)})" for i, (pattern, _) in enumerate(_PATTERNS))
     )

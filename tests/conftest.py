@@ -5,13 +5,9 @@ import os
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
-os.environ["JAX_PLATFORMS"] = "cpu"
-# As JAX's own tests: nearly all time here is compilation, and optimising takes most of that.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # scikit-learn beside another worker
+from devices import environment
+
+os.environ.update(environment(devices=8))
 
 # What one worker or launched process has compiled, the others need not.
 if "ENDOCLIP_TEST_CACHE" not in os.environ:

@@ -1,13 +1,13 @@
 """Every launcher, run as a person runs it: a process, files in, files out."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from devices import environment
 from tiny_model import TINY_KEYS
 
 from endoclip_jax.configuration import read_command_line
@@ -27,11 +27,10 @@ TINY = [*TINY_MODEL, *TINY_STAGES, "--config.eval.bootstrap_draws=20"]
 
 def launch(script, *arguments, cwd, code=0):
     """Runs a launcher from another folder; no traceback may ever be shown."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch" / script), *map(str, arguments)],
         cwd=cwd,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices import environment
 from test_launch import ROOT, TINY, launch, launch_here
 
 from endoclip_jax.configuration import flatten, resolve
@@ -183,10 +183,9 @@ def files(workdir: Path) -> dict[Path, int]:
 def interrupted(arguments):
     """A process that gets SIGTERM while stage 3 trains: what it printed, and left behind."""
     workdir, flags = arguments
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "launch" / "main.py"), *flags],
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,11 +1,12 @@
 """Jobs of one or more real processes of `launch/main.py`, each with its own fake devices."""
 
-import os
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from devices import environment
 
 MAIN = Path(__file__).resolve().parents[2] / "launch" / "main.py"
 
@@ -26,14 +27,9 @@ class Job:
         address = f"localhost:{_free_port()}"
         self.outputs = [folder / f"process{place}.txt" for place in range(processes)]
         self.processes = []
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_PLATFORMS": "cpu",
-            "OMP_NUM_THREADS": "1",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if optimised else "1",
-        }
+        variables = environment(devices, optimised)
         if cache is not None:  # jobs of the same shapes need not compile again
-            environment |= {
+            variables |= {
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -49,7 +45,7 @@ class Job:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, str(MAIN), *map(str, given)],
-                        cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                        cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT,
                     )
                 )  # fmt: skip
 

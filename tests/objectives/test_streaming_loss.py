@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import OPTIONS, assert_is_the_oracle, random_batch, random_mask
+from devices import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
@@ -161,15 +162,13 @@ def test_two_processes_of_four_devices(tmp_path):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     folder = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    variables = environment(devices=4) | {
         "PYTHONPATH": os.pathsep.join(map(str, (folder.parent.parent, folder.parent, folder))),
     }
     processes = [
         subprocess.Popen(
             [sys.executable, folder / "one_of_two_processes.py", address, str(rank), tmp_path],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in (0, 1)
     ]  # fmt: skip

@@ -340,10 +340,6 @@ _PATTERNS: tuple[tuple[str, Callable[[Found], Token | None]], ...] = (
         _range_count,
     ),
     (r"(?<![A-Za-z0-9.#/+=-])\d{1,2}(?![\d%/+=°]|\.\d)(?=\s+[A-Za-z])", _range_count),
-    (
-        rf"(?<![A-Za-z])(?:{'|'.join(sorted(lexicon().site_codes))})(?![A-Za-z])",
-        _site_code,
-    ),
 )
 
 
@@ -353,17 +349,21 @@ def _numbered(pattern: str, number: int) -> str:
 
 
 @cache
-def _scanner() -> re.Pattern[str]:
-    """Made when first needed: it takes a quarter second, and most programs read no report."""
-    return re.compile(
-        "|".join(f"(?P<p{i}>{_numbered(pattern, i)})" for i, (pattern, _) in enumerate(_PATTERNS))
+def _scanner() -> tuple[re.Pattern[str], tuple[Callable[[Found], Token | None], ...]]:
+    """Made when first needed: it takes half a second, and most programs read no report."""
+    codes = "|".join(sorted(lexicon().site_codes))
+    patterns, readers = zip(
+        *_PATTERNS, (rf"(?<![A-Za-z])(?:{codes})(?![A-Za-z])", _site_code), strict=True
     )
+    numbered = (f"(?P<p{i}>{_numbered(pattern, i)})" for i, pattern in enumerate(patterns))
+    return re.compile("|".join(numbered)), readers
 
 
 def quantities(text: str) -> Iterator[Token]:
     """Tokens of sizes, distances, counts, labels and codes, in reading order."""
-    for match in _scanner().finditer(text):
+    scanner, readers = _scanner()
+    for match in scanner.finditer(text):
         number = int(match.lastgroup[1:]) if match.lastgroup else 0
-        token = _PATTERNS[number][1](Found(match, number))
+        token = readers[number](Found(match, number))
         if token is not None:
             yield token

@@ -1,6 +1,7 @@
 """What holds for every test: eight fake CPU devices, parsed flags, shapes checked at boundaries."""
 
 import atexit
+import importlib
 import os
 import shutil
 import tempfile
@@ -23,6 +24,19 @@ from jaxtyping import install_import_hook
 
 install_import_hook("endoclip_jax", "typechecker.beartype")
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+
+LIBRARIES = (
+    "flax.linen grain matplotlib.pyplot ml_collections optax orbax.checkpoint PIL.Image "
+    "scipy.stats sklearn.manifold torch transformers typechecker"
+)
+
+
+def pytest_sessionstart(session):
+    """Libraries first: what is imported from a hooked module is compiled anew, not read back."""
+    if session.config.getoption("dist", "no") == "no":  # where tests run: xdist's own process waits
+        for name in LIBRARIES.split():
+            importlib.import_module(name)
 
 
 @pytest.hookimpl(optionalhook=True)

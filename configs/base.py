@@ -181,6 +181,7 @@ def get_config() -> ConfigDict:
             "rows": (),
             "claims": (),
             "leak": False,
+            "arranged": (),  # rows whose models arrange the polyps side by side (Figure 3)
         }
     )
 

@@ -38,6 +38,9 @@ def get_config():
             "paper": "Endo-CLIP",
         },
     )
+    config.table.arranged = (
+        "DINO", "SSCD", "CLIP (pre-trained)", "CLIP (trained here)", "Endo-CLIP",
+    )  # fmt: skip
     config.table.claims = (
         _claim("cleansing lifts detection", "CLIP (trained here)", gain="cleansing"),
         _claim("cleansing lifts detection", "CLIP (pre-trained)", gain="cleansing"),

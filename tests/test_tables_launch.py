@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from devices import environment
+from PIL import Image
 from test_launch import ROOT, TINY, launch, launch_here
 
 from endoclip_jax.configuration import flatten, resolve
@@ -249,10 +251,26 @@ def test_a_finished_table_trains_and_evaluates_nothing(arguments, completed, cap
     assert json.loads((workdir / "table2.json").read_text())["rows"] == table["rows"]
 
 
+def test_models_that_arrange_the_same_polyps_are_drawn_once(arguments, completed):
+    workdir, flags = arguments
+    flags = [*flags, f"--config.table.arranged={(FULL, 'MP, MC, literal', SP)}"]
+    assert launch_here(*flags) == 0
+    drawn = workdir / "seed0" / "rows" / "table2" / "arrangement.png"
+    with Image.open(drawn) as picture:
+        assert picture.width > 500
+    assert drawn.with_suffix(".svg").read_text().count('<g id="axes_') == 2  # one was not run
+    written = drawn.stat().st_mtime_ns
+    assert launch_here(*flags) == 0
+    assert drawn.stat().st_mtime_ns == written
+    page = (workdir / "table2.html").read_text()
+    assert base64.b64encode(drawn.read_bytes()).decode() in page and "Trust the AUROC" in page
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
         ("--config.table.only=SP; nothing", "nothing"),
+        ("--config.table.arranged=('nobody',)", "nobody"),
         ("--config.table.seeds=(0, 0)", "different whole numbers"),
         ("--config.table.cohort=per_seed", "real ones"),
         ("--config.table.fresh_polyps=3", "labelled set that chose nothing"),

@@ -95,15 +95,12 @@ def evaluate_malignancy(
     """
     result = TaskResult("malignancy")
     for subject in subjects:
-        features, truth = subject.embed(frames)
-        known = np.isin(truth.vienna, BENIGN + MALIGNANT)
-        if not known.all() and not result.notes:
+        features, result.truth, left_out = embed_polyps(subject, frames)
+        if left_out and not result.notes:
             result.notes.append(
-                f"malignancy: {int((~known).sum())} frames of Vienna class 2 or unknown "
-                "are left out"
+                f"malignancy: {left_out} frames of Vienna class 2 or unknown are left out"
             )
-        features, truth = features[known], truth.where(known)
-        result.truth, result.labels = truth, np.isin(truth.vienna, MALIGNANT).astype(np.int64)
+        result.labels = np.isin(result.truth.vienna, MALIGNANT).astype(np.int64)
         require_both_classes(result.labels, "malignancy", "Vienna 3, 4 or 5", "Vienna 1")
         result.features[subject.name] = features
         if isinstance(subject, Subject):
@@ -116,6 +113,13 @@ def evaluate_malignancy(
         if with_few_shot:
             result.rows += _few_shot(subject.name, result)
     return result
+
+
+def embed_polyps(subject: AnySubject, frames: FrameSet) -> tuple[np.ndarray, Truth, int]:
+    """Features of the polyps whose class is known, their truth, and how many others there are."""
+    features, truth = subject.embed(frames)
+    known = np.isin(truth.vienna, BENIGN + MALIGNANT)
+    return features[known], truth.where(known), int((~known).sum())
 
 
 Kernels = dict[str, tuple[np.ndarray | None, np.ndarray | None]]

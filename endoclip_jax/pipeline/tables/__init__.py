@@ -34,6 +34,11 @@ from endoclip_jax.evaluation.tables import (
 )
 from endoclip_jax.pipeline.run import Run, open_run, say
 from endoclip_jax.pipeline.tables import gather
+from endoclip_jax.pipeline.tables.arrangement import (
+    arranged,
+    arrangement_parts,
+    draw_arrangement,
+)
 from endoclip_jax.pipeline.tables.cells import row_run, seconds_of, train_cells
 from endoclip_jax.pipeline.tables.plan import Cell, Row, cells_of, rows_of, wanted
 from endoclip_jax.pipeline.tables.scores import read_scored, row_folder, score_row
@@ -63,7 +68,7 @@ def run_table(config: ConfigDict) -> int:
     rows = rows_of(table)
     flat = flatten(config.to_dict())
     plan = {row.name: cells_of(row, flat) for row in rows}
-    now = wanted(rows, table)
+    now, pictured = wanted(rows, table), arranged(rows, table)
     seeds = _seeds(config)
     if config.table.cohort == "per_seed" and config.data.shards:
         raise UserError(
@@ -100,6 +105,10 @@ def run_table(config: ConfigDict) -> int:
                     score_row(row_run(cohort, seed, row, cells, folder), row)
                 if config.table.leak:
                     processes.first(partial(_noise, workdir / f"seed{seed}", seed))
+                if seed == seeds[0]:
+                    folder = workdir / f"seed{seed}"
+                    runs = [(r, row_run(cohort, seed, r, plan[r.name], folder)) for r in pictured]
+                    draw_arrangement(runs, folder, config.table.name)
                 text = processes.first(
                     partial(_write, cohort, workdir, rows, plan, seeds, data_seconds)
                 )
@@ -216,7 +225,12 @@ def _write(
                 "clinic.")] if synthetic else []),
         ],
         cards=[],
-        sections=[Section(table.title, as_parts(table))],
+        sections=[
+            Section(
+                table.title,
+                (*as_parts(table), *arrangement_parts(workdir / f"seed{seeds[0]}", table.name)),
+            )
+        ],
         footer=table.facts["hardware"],
     )  # fmt: skip
     return f"{as_text(table)}\ntable: {name.with_suffix('.json')}, .md, .html"

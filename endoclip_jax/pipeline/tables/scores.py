@@ -57,14 +57,18 @@ class Scored:
 def score_row(run: Run, row: Row) -> None:
     """Evaluates the row's models unless that was done with these very checkpoints, in process 0."""
     folder = row_folder(run.workdir, run.config.table.name, row)
-    key = processes.first(partial(_key, run, row))
+    key = processes.first(partial(key_of, run, row))
     if processes.first(partial(_is_scored, folder, key)):
         return
     params = {name: params_of(run, name) for name in row.sources if name in STAGE_OF}
-    unwatched = replace(run.setting, process_index=0, process_count=1, step=lambda _doing: None)
-    alone = replace(run, setting=unwatched)
-    processes.first(partial(_score, alone, row, params, folder, key))
+    processes.first(partial(_score, alone(run), row, params, folder, key))
     run.say(f"{run.workdir.name}: {row.name} is evaluated")
+
+
+def alone(run: Run) -> Run:
+    """The run as process 0 has it to itself, where nobody counts its steps."""
+    setting = replace(run.setting, process_index=0, process_count=1, step=lambda _doing: None)
+    return replace(run, setting=setting)
 
 
 def read_scored(folder: Path) -> Scored | None:
@@ -92,7 +96,7 @@ def row_folder(seed_folder: Path, table: str, row: Row) -> Path:
     return seed_folder / "rows" / table / row.folder
 
 
-def _key(run: Run, row: Row) -> dict[str, Any]:
+def key_of(run: Run, row: Row) -> dict[str, Any]:
     """All that a row's numbers depend on."""
     metas = {
         name: checkpoints.read_meta(run.folder(name), checkpoints.best_step(run.folder(name)))

@@ -1,10 +1,12 @@
 """What holds for every test: eight fake CPU devices, parsed flags, shapes checked at boundaries."""
 
 import atexit
+import gc
 import importlib
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 from devices import environment
 
@@ -22,8 +24,16 @@ import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
-install_import_hook("endoclip_jax", "typechecker.beartype")
+# Modules that give arrays shapes: decorating the others takes as long, and drawing frames twice.
+PACKAGE = Path(__file__).parent.parent / "endoclip_jax"
+SHAPED = [
+    ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in PACKAGE.rglob("*.py")
+    if "jaxtyping" in path.read_text(encoding="utf-8")
+]
+install_import_hook(SHAPED, "typechecker.beartype")
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+gc.set_threshold(50_000)  # tracing makes objects by the million: looking for cycles took a tenth
 
 
 LIBRARIES = (

@@ -2,12 +2,13 @@
 
     python launch/main.py --config=configs/sensitivity.py --workdir=runs/tables
 
-3 seeds at the scale of `table_scale.py`; run in part (docs/tables.md). Estimated at 35 min a seed
-on two CPU cores, in the workdir of a finished table2, whose cells it shares; parts of it with
+3 seeds at the scale of `table_scale.py`; all but `rho 1` have been run (docs/tables.md). About 35 min
+of one core a seed, in the workdir of a finished table2, whose cells it shares; parts of it with
 `--config.table.only="base; rho 0.05"`. Stop it at any time: the same command goes on.
 
-`rho 1` keeps every frame: round 2 without cleansing, with as many updates. The temperature of stage
-1 has no row: without CLIP's weights it starts at log(1/0.07) whether reset or kept.
+`rho 1` keeps every frame: round 2 without cleansing, with as many updates. `target power(4)` is the
+base under its own name. The temperature of stage 1 has no row: without CLIP's weights it starts at
+log(1/0.07) whether reset or kept.
 """
 
 from configs import table_scale

@@ -2,7 +2,7 @@
 
     python launch/main.py --config=configs/sensitivity.py --workdir=runs/tables
 
-3 seeds at the scale of `table_scale.py`; all but `rho 1` have been run (docs/tables.md). About 35 min
+3 seeds at the scale of `table_scale.py`; all but `rho 1` were run (docs/tables.md). About 35 min
 of one core a seed, in the workdir of a finished table2, whose cells it shares; parts of it with
 `--config.table.only="base; rho 0.05"`. Stop it at any time: the same command goes on.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,6 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
     elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run: give another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")
     partial.replace(path)

@@ -27,7 +27,9 @@ from jaxtyping import install_import_hook
 # Modules that give arrays shapes: decorating the others takes as long, and drawing frames twice.
 PACKAGE = Path(__file__).parent.parent / "endoclip_jax"
 SHAPED = [
-    ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+    ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
     for path in PACKAGE.rglob("*.py")
     if "jaxtyping" in path.read_text(encoding="utf-8")
 ]

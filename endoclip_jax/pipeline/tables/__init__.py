@@ -87,6 +87,7 @@ def run_table(config: ConfigDict) -> int:
     stop = StopRequest()
     done: set[Path] = set()
     data_seconds = 0.0
+    picture: Path | None = None
     try:
         with stop:
             cohort = None
@@ -108,9 +109,9 @@ def run_table(config: ConfigDict) -> int:
                 if seed == seeds[0]:
                     folder = workdir / f"seed{seed}"
                     runs = [(r, row_run(cohort, seed, r, plan[r.name], folder)) for r in pictured]
-                    draw_arrangement(runs, folder, config.table.name)
+                    picture = draw_arrangement(runs, folder, config.table.name)
                 text = processes.first(
-                    partial(_write, cohort, workdir, rows, plan, seeds, data_seconds)
+                    partial(_write, cohort, workdir, rows, plan, seeds, data_seconds, picture)
                 )
                 # All of it once; a finished seed is a line, and the files hold what is there.
                 cohort.say(text if seed == seeds[-1] else f"seed{seed}: in the table")
@@ -208,6 +209,7 @@ def _write(
     plan: dict[str, dict[str, Cell]],
     seeds: tuple[int, ...],
     data_seconds: float,
+    picture: Path | None,
 ) -> str:
     """Writes the table of what is there; returns its text."""
     table = _gathered(cohort, workdir, rows, plan, seeds, data_seconds)
@@ -226,10 +228,7 @@ def _write(
         ],
         cards=[],
         sections=[
-            Section(
-                table.title,
-                (*as_parts(table), *arrangement_parts(workdir / f"seed{seeds[0]}", table.name)),
-            )
+            Section(table.title, (*as_parts(table), *arrangement_parts(picture))),
         ],
         footer=table.facts["hardware"],
     )  # fmt: skip

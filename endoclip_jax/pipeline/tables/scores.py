@@ -58,7 +58,7 @@ def score_row(run: Run, row: Row) -> None:
     """Evaluates the row's models unless that was done with these very checkpoints, in process 0."""
     folder = row_folder(run.workdir, run.config.table.name, row)
     key = processes.first(partial(key_of, run, row))
-    if processes.first(partial(_is_scored, folder, key)):
+    if processes.first(partial(is_scored, folder, key)):
         return
     params = {name: params_of(run, name) for name in row.sources if name in STAGE_OF}
     processes.first(partial(_score, alone(run), row, params, folder, key))
@@ -114,7 +114,8 @@ def key_of(run: Run, row: Row) -> dict[str, Any]:
     }
 
 
-def _is_scored(folder: Path, key: Mapping[str, Any]) -> bool:
+def is_scored(folder: Path, key: Mapping[str, Any]) -> bool:
+    """Whether a row's folder holds the numbers of these very checkpoints, data and settings."""
     path = folder / NUMBERS
     return path.exists() and json.loads(path.read_text(encoding="utf-8"))["key"] == key
 

@@ -2,9 +2,10 @@
 
     python launch/main.py --config=configs/sensitivity.py --workdir=runs/tables
 
-3 seeds at the scale of `table_scale.py`; all but `rho 1` were run (docs/tables.md). About an hour of
-one core a seed beside other work, in the workdir of a finished table2, whose cells it shares; parts
-of it with `--config.table.only="base; rho 0.05"`. Stop it at any time: the same command goes on.
+3 seeds at the scale of `table_scale.py`; all but `rho 1` were run (docs/tables.md). About an hour
+of one core a seed beside other work, in the workdir of a finished table2, whose cells it shares;
+parts of it with `--config.table.only="base; rho 0.05"`. Stop it at any time: the same command goes
+on.
 
 `rho 1` keeps every frame: round 2 without cleansing, with as many updates. `target power(4)` is the
 base under its own name. The temperature of stage 1 has no row: without CLIP's weights it starts at

@@ -259,7 +259,7 @@ def write_page(
 </html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(page.encode("utf-8"))
     os.replace(partial, path)
     return path

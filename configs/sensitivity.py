@@ -8,8 +8,8 @@ parts of it with `--config.table.only="base; rho 0.05"`. Stop it at any time: th
 on.
 
 `rho 1` keeps every frame: round 2 without cleansing, with as many updates. `target power(4)` is the
-base under its own name. The temperature of stage 1 has no row: without CLIP's weights it starts at
-log(1/0.07) whether reset or kept.
+demonstration's base under its own name, as `target l1` is the paper preset's. The temperature of
+stage 1 has no row: without CLIP's weights it starts at log(1/0.07) whether reset or kept.
 """
 
 from configs import table_scale

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.files import replace_file
 
 CONFIG_FILE = "config.json"
 GOALS = ("stage1", "stage2", "stage3", "pipeline", "dino", "sscd", "table")
@@ -246,6 +246,4 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
     elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run: give another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")

@@ -30,6 +30,7 @@ from endoclip_jax.benchmarks.cases import Case, all_cases
 from endoclip_jax.benchmarks.material import SIZES, Material, material
 from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.results import current_commit, describe_hardware
+from endoclip_jax.files import replace_file
 from endoclip_jax.stages.stage import PreparedStage
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
@@ -272,9 +273,7 @@ def write(path: Path, results: Sequence[CaseResult], about: Mapping[str, Any]) -
         "cases": [{"agrees": result.agrees, **asdict(result)} for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def main(argv: Sequence[str], folder: Path) -> int:

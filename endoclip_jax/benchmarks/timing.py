@@ -21,6 +21,7 @@ import numpy as np
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.results import current_commit, describe_hardware
+from endoclip_jax.files import replace_file
 
 SCHEMA = 1
 CLOCKS = ("wall", "cpu")
@@ -96,9 +97,7 @@ def usable_cores() -> int:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a suite's results, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def numbers(text: str, what: str) -> list[int]:

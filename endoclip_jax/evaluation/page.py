@@ -9,7 +9,6 @@ load anything, so it can be sent by mail and opened in a hospital.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from endoclip_jax.evaluation import explorer
 from endoclip_jax.evaluation.explorer import ShownPatient, explorer_html
+from endoclip_jax.files import replace_file
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #59636e; --line: #d9dee3; --tint: #f4f7fa;
@@ -259,9 +259,7 @@ def write_page(
 </html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(page.encode("utf-8"))
-    os.replace(partial, path)
+    replace_file(path, page)
     return path
 
 

@@ -30,6 +30,7 @@ from endoclip_jax.evaluation.statistics import (
     chance,
     interval,
 )
+from endoclip_jax.files import replace_file
 
 SCHEMA = 1
 UNKNOWN_COMMIT = "unknown"
@@ -155,10 +156,8 @@ def write_results(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     text = json.dumps(asdict(results), indent=1, allow_nan=False, sort_keys=True)
-    partial.write_text(text + "\n")
-    partial.replace(path)
+    replace_file(path, text + "\n")
     return results
 
 

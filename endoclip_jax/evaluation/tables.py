@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from endoclip_jax.evaluation.page import Bullets, Paragraph, Part, Table
 from endoclip_jax.evaluation.verdicts import ClaimTest, t_interval
+from endoclip_jax.files import replace_file
 
 SCHEMA = 1
 Column = tuple[str, str, str]
@@ -237,9 +237,7 @@ def as_json(table: ResultTable) -> dict[str, Any]:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all; of several writers the last one's stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, text)
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.files import replace_file
 from endoclip_jax.records.attributes import size_class
 from endoclip_jax.synthetic import tables
 from endoclip_jax.synthetic.examination import (
@@ -38,7 +39,7 @@ from endoclip_jax.synthetic.examination import (
     truth,
     write_examination,
 )
-from endoclip_jax.synthetic.files import encode_jpeg, json_lines, replace_file, table_text
+from endoclip_jax.synthetic.files import encode_jpeg, json_lines, table_text
 from endoclip_jax.synthetic.frame import render_frame, sample_scene
 from endoclip_jax.synthetic.sampling import Lesion, sample_lesion, sample_polyp_count
 

@@ -1,13 +1,11 @@
-"""The few forms in which the cohort is stored: CSV, JSON lines and JPEG, files whole or absent."""
+"""The few forms in which the cohort is stored: CSV, JSON lines and JPEG."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +33,3 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
     )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears under its name only when whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

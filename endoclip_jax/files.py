@@ -1,0 +1,11 @@
+"""Files that appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes a file that appears under its name only when whole; of several writers one stays."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)

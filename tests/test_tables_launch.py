@@ -91,6 +91,17 @@ def test_best_is_a_pipeline_a_search_and_a_test():
     assert pipeline.goal == "pipeline" and pipeline.stage3.attention == "pairwise"
 
 
+def test_the_search_tries_the_rates_table_1_uses():
+    module = importlib.import_module("configs.table1")
+    table = resolve(module.get_config(), set())
+    search = resolve(module.get_config("search"), set())
+    tried = [row["settings"] for row in search.table.rows]
+    for stage in ("dino", "sscd"):
+        rates = [row[f"{stage}.learning_rate"] for row in tried if f"{stage}.learning_rate" in row]
+        assert table[stage].learning_rate in rates and len(set(rates)) > 1
+    assert all(set(settings) <= set(flatten(table.to_dict())) for settings in tried)
+
+
 def test_best_is_tested_on_patients_that_chose_nothing(tmp_path):
     config = table_config("table2")
     config.table.fresh_polyps = 3

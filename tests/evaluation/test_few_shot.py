@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,13 +80,31 @@ def test_scores_do_not_depend_on_the_length_of_the_features():
 
 
 def test_the_probe_is_the_minimum_of_its_loss():
-    """Gradient of Σ log(1 + e^(−y s)) + ½‖w‖² is zero at the fitted weights."""
+    """Gradient of 10 Σ log(1 + e^(−y s)) + ½‖w‖² is zero at the fitted weights."""
     rng = np.random.default_rng(2)
-    features, labels = rng.normal(size=(30, 3)), rng.random(30) < 0.5
-    origin = linear_probe(features, labels, np.zeros((1, 3)))[0]
-    weights = linear_probe(features, labels, np.eye(3)) - origin
-    residual = 1 / (1 + np.exp(-(features @ weights + origin))) - labels
-    np.testing.assert_allclose(features.T @ residual + weights, 0, atol=5e-3)
+    features, labels = rng.normal(2.0, 5.0, size=(30, 3)), rng.random(30) < 0.5
+    mean = features.mean(0)
+    spread = math.sqrt(sum(float((row - mean) @ (row - mean)) for row in features) / 30)
+    # Log-odds at the centre, and one spread from it along every axis.
+    origin = linear_probe(features, labels, mean[None])[0]
+    weights = linear_probe(features, labels, mean + spread * np.eye(3)) - origin
+    centred = (features - mean) / spread
+    residual = 1 / (1 + np.exp(-(centred @ weights + origin))) - labels
+    np.testing.assert_allclose(10 * centred.T @ residual + weights, 0, atol=5e-2)
+    assert abs(residual.sum()) < 5e-3  # nothing holds the intercept
+
+
+def test_the_probe_asks_neither_where_features_lie_nor_how_far_apart():
+    """Random networks put all frames close together: that is no lack of signal."""
+    rng = np.random.default_rng(3)
+    labels = rng.random(80) < 0.5
+    features = rng.normal(size=(80, 6)) + labels[:, None]
+    train = np.arange(80) < 40
+    scores = [
+        linear_probe(some[train], labels[train], some[~train])
+        for some in (features, 100.0 + 1e-3 * features)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6, atol=1e-6)
 
 
 def test_too_few_patients_is_a_clear_error():

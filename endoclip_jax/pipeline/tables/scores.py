@@ -14,6 +14,7 @@ import numpy as np
 
 from endoclip_jax.data.loaders import scoring_batches
 from endoclip_jax.data.selection import keep_top
+from endoclip_jax.evaluation import few_shot
 from endoclip_jax.evaluation.evaluate import TaskResult, evaluate_detection, evaluate_malignancy
 from endoclip_jax.evaluation.frame_selection import rule_quality, selection_rows
 from endoclip_jax.evaluation.frame_sets import FolderFrames
@@ -110,6 +111,7 @@ def key_of(run: Run, row: Row) -> dict[str, Any]:
         },
         "data": run.setting.index.fingerprint,
         "polyps": str(run.polyps or ""),
+        "few-shot": few_shot.PROTOCOL,
         "settings": [run.config.seed, run.config.init.to_dict(), run.config.eval.to_dict()],
     }
 

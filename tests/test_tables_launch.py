@@ -96,7 +96,7 @@ def test_the_search_tries_the_rates_table_1_uses():
     table = resolve(module.get_config(), set())
     search = resolve(module.get_config("search"), set())
     tried = [row["settings"] for row in search.table.rows]
-    for stage in ("dino", "sscd"):
+    for stage in ("clip", "dino", "sscd"):
         rates = [row[f"{stage}.learning_rate"] for row in tried if f"{stage}.learning_rate" in row]
         assert table[stage].learning_rate in rates and len(set(rates)) > 1
     assert all(set(settings) <= set(flatten(table.to_dict())) for settings in tried)

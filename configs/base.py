@@ -254,7 +254,7 @@ def get_config() -> ConfigDict:
                 "local_crops": 4,
                 "local_size": 16,
             },
-            "sscd": {"global_batch": 64},
+            "sscd": {"global_batch": 64, "entropy_weight": 3.0},  # table1.py:search
             "eval": {"resnet_size": 64},
         }
     )

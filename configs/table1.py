@@ -23,16 +23,15 @@ _COLUMNS = table_scale.DETECTION + table_scale.MALIGNANCY
 _SEARCHED = {
     "clip": ({"learning_rate": 2e-4}, {"learning_rate": 5e-4}, {"learning_rate": 1e-3}),
     "dino": (
-        {"learning_rate": 5e-4},
-        {"learning_rate": 2e-3},
+        {"learning_rate": 5e-4, "momentum": 0.996},
+        {"learning_rate": 2e-3, "momentum": 0.996},
         {"learning_rate": 5e-4, "momentum": 0.98},
         {"learning_rate": 2e-3, "momentum": 0.98},
     ),
     "sscd": (
-        {"learning_rate": 5e-4},
-        {"learning_rate": 2e-3},
+        {"learning_rate": 5e-4, "entropy_weight": 10.0},
+        {"learning_rate": 2e-3, "entropy_weight": 10.0},
         {"learning_rate": 5e-4, "entropy_weight": 3.0},
-        {"learning_rate": 2e-3, "entropy_weight": 3.0},
     ),
 }
 

@@ -245,5 +245,4 @@ def claim_workdir(config: ConfigDict, workdir: Path, started: Sequence[str]) -> 
                 )
     elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run: give another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n")

@@ -272,7 +272,6 @@ def write(path: Path, results: Sequence[CaseResult], about: Mapping[str, Any]) -
         "limits": {"loss": LOSS_LIMIT, "first gradient": FIRST_GRADIENT_LIMIT},
         "cases": [{"agrees": result.agrees, **asdict(result)} for result in results],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -96,7 +96,6 @@ def usable_cores() -> int:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a suite's results, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -258,7 +258,6 @@ def write_page(
 </body>
 </html>
 """
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page)
     return path
 

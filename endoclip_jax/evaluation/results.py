@@ -155,7 +155,6 @@ def write_results(
         rows=tuple(rows),
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(results), indent=1, allow_nan=False, sort_keys=True)
     replace_file(path, text + "\n")
     return results

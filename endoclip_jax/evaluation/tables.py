@@ -10,14 +10,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from endoclip_jax.evaluation.page import Bullets, Paragraph, Part, Table
 from endoclip_jax.evaluation.verdicts import ClaimTest, t_interval
-from endoclip_jax.files import replace_file
 
 SCHEMA = 1
 Column = tuple[str, str, str]
@@ -232,12 +230,6 @@ def as_json(table: ResultTable) -> dict[str, Any]:
         **table.facts,
     }
     return _finite(content)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all; of several writers the last one's stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text)
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -30,8 +30,8 @@ from endoclip_jax.evaluation.tables import (
     as_parts,
     as_text,
     json_text,
-    write_whole,
 )
+from endoclip_jax.files import replace_file
 from endoclip_jax.pipeline.run import Run, open_run, say
 from endoclip_jax.pipeline.tables import gather
 from endoclip_jax.pipeline.tables.arrangement import (
@@ -184,7 +184,7 @@ def _noise(folder: Path, seed: int) -> None:
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["of"] == _NOISE:
         return
     rates = {mode: noise_rates(mode, seed=seed, **_NOISE) for mode in _ATTENTION}
-    write_whole(path, json_text({"of": _NOISE, "rates": rates}))
+    replace_file(path, json_text({"of": _NOISE, "rates": rates}))
 
 
 def _noise_matches(workdir: Path, seeds: tuple[int, ...]) -> tuple[Match, ...]:
@@ -214,8 +214,8 @@ def _write(
     """Writes the table of what is there; returns its text."""
     table = _gathered(cohort, workdir, rows, plan, seeds, data_seconds)
     name = workdir / table.name
-    write_whole(name.with_suffix(".json"), json_text(as_json(table)))
-    write_whole(name.with_suffix(".md"), as_markdown(table))
+    replace_file(name.with_suffix(".json"), json_text(as_json(table)))
+    replace_file(name.with_suffix(".md"), as_markdown(table))
     synthetic = not cohort.config.data.shards
     write_page(
         name.with_suffix(".html"),

@@ -15,8 +15,9 @@ from endoclip_jax.evaluation import figures
 from endoclip_jax.evaluation.evaluate import MALIGNANT, embed_polyps
 from endoclip_jax.evaluation.frame_sets import FolderFrames
 from endoclip_jax.evaluation.page import Part, Picture
-from endoclip_jax.evaluation.tables import json_text, write_whole
+from endoclip_jax.evaluation.tables import json_text
 from endoclip_jax.evaluation.wording import FIGURES
+from endoclip_jax.files import replace_file
 from endoclip_jax.pipeline.run import Run, params_of
 from endoclip_jax.pipeline.tables.plan import STAGE_OF, Row
 from endoclip_jax.pipeline.tables.scores import alone, is_scored, key_of, read_scored, row_folder
@@ -102,4 +103,4 @@ def _draw(
         features[row.name], truth, _ = embed_polyps(model, polyps)
         malignant = np.isin(truth.vienna, MALIGNANT)
     figures.save(figures.tsne_scatter(features, malignant, seed=first.config.seed), path)
-    write_whole(path.with_suffix(".json"), json_text({"of": keys}))  # last: all is there
+    replace_file(path.with_suffix(".json"), json_text({"of": keys}))  # last: all is there

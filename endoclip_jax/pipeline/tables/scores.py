@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from endoclip_jax.evaluation.frame_selection import rule_quality, selection_rows
 from endoclip_jax.evaluation.frame_sets import FolderFrames
 from endoclip_jax.evaluation.leak import GROUP, PatientFeatures, pairing_rates
 from endoclip_jax.evaluation.results import Row as Number
-from endoclip_jax.evaluation.tables import json_text, write_whole
+from endoclip_jax.evaluation.tables import json_text
+from endoclip_jax.files import replace_file
 from endoclip_jax.pipeline.evaluate import detection_frames
 from endoclip_jax.pipeline.run import ROUND_2, Run, cross_attention_of, params_of
 from endoclip_jax.pipeline.scoring import score_frames
@@ -142,7 +144,6 @@ def _score(
     matches = _leak_rates(run, params["stage3"], params[ROUND_2]) if row.leak else {}
     if row.leak and not matches:
         notes.append(f"match rates need {2 * GROUP} held-out multi-polyp patients")
-    folder.mkdir(parents=True, exist_ok=True)
     _save(folder / SCORES, _paired(run, row, tasks))
     content = {
         "key": key,
@@ -152,7 +153,7 @@ def _score(
         "missing": missing,
         "seconds": time.monotonic() - began,
     }
-    write_whole(folder / NUMBERS, json_text(content))  # last: it says that all is there
+    replace_file(folder / NUMBERS, json_text(content))  # last: it says that all is there
 
 
 def _paired(run: Run, row: Row, tasks: Mapping[str, TaskResult]) -> dict[str, np.ndarray]:
@@ -169,11 +170,10 @@ def _paired(run: Run, row: Row, tasks: Mapping[str, TaskResult]) -> dict[str, np
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    partial_path = path.with_name(path.name + ".partial")
     named: dict[str, Any] = dict(arrays)
-    with partial_path.open("wb") as file:
-        np.savez_compressed(file, **named)
-    partial_path.replace(path)
+    stored = io.BytesIO()
+    np.savez_compressed(stored, **named)
+    replace_file(path, stored.getvalue())
 
 
 def _tasks(

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
+from endoclip_jax.benchmarks.prepare import enlarged
 from endoclip_jax.benchmarks.timing import (
     Row,
     about,
@@ -59,6 +60,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--out", type=Path, default=out, help="folder of loader.json")
     add("--shards", default="", help="prepared data; default: embedded examinations")
     add("--examinations", type=int, default=64, help="to draw, where no data are given")
+    add("--enlarge", type=int, default=0, help="make drawn frames this long, as originals are")
     add("--long_side", type=int, default=512, help="at which drawn frames are stored")
     add("--image_size", default="224", help="pixels of the model's side; several, with commas")
     add("--batch", type=int, default=32)
@@ -74,7 +76,9 @@ def main(argv: Sequence[str], out: Path) -> int:
         if options.shards:
             index = Index.open(options.shards)
         else:
-            index = drawn(scratch, options.examinations, options.long_side, options.seed)
+            index = drawn(
+                scratch, options.examinations, options.long_side, options.seed, options.enlarge
+            )
         for size in sizes:
             row = measure(
                 index, scratch, size=size, batch=options.batch, frames=options.frames,
@@ -87,14 +91,20 @@ def main(argv: Sequence[str], out: Path) -> int:
     return 0
 
 
-def drawn(folder: Path, examinations: int, long_side: int, seed: int) -> Index:
-    """Embedded examinations, prepared; frames smaller than `long_side` stay as they are."""
+def drawn(folder: Path, examinations: int, long_side: int, seed: int, enlarge: int = 0) -> Index:
+    """Embedded examinations, prepared; frames smaller than `long_side` stay as they are.
+
+    With `enlarge` each frame is given that many pixels first.
+    """
     write_cohort(
         folder / "cohort", seed=seed, examinations={"train": examinations},
         frames_per_case=_FRAMES, polyps=0, processes=1,
     )  # fmt: skip
+    records = folder / "cohort" / "records"
+    for picture in records.rglob("*.jpg") if enlarge else ():
+        picture.write_bytes(enlarged(picture.read_bytes(), enlarge))
     prepare(
-        folder / "cohort" / "records", folder / "shards", long_side=long_side, workers=1,
+        records, folder / "shards", long_side=long_side, workers=1,
         salt=_SALT, progress=False,
     )  # fmt: skip
     return Index.open(folder / "shards")

@@ -1,18 +1,17 @@
 """Dense and streaming loss side by side: memory of the compiled programs, and time of both.
 
-`python -m endoclip_jax.benchmarks.loss --out=DIR` compiles value and gradients for 1k to 256k
-pairs on eight fake CPU devices (nothing that large is executed) and writes `loss.json` and
-`loss.png`; `--time=1024,2048,4096` also executes both, in turns, and compares them turn by turn.
+`python launch/benchmark.py --suite=loss` compiles value and gradients for 1k to 256k pairs on eight
+fake CPU devices (nothing that large is executed) and writes `loss.json` and `loss.png`.
+`--time=1024,2048,4096` also executes both, in turns, and `--steps=16` whole train steps of stage 2
+with one and with the other (`--devices=1`). A ratio is streaming's time over dense's in the same
+turn: below 1, streaming is faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +20,63 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from endoclip_jax.benchmarks.material import SIZES as MODELS
+from endoclip_jax.benchmarks.step import Work, ours
+from endoclip_jax.benchmarks.timing import (
+    Row,
+    about,
+    numbers,
+    ratio_of,
+    seconds_of,
+    take_turns,
+    write_json,
+)
 from endoclip_jax.errors import UserError
+from endoclip_jax.models.clip import CLIP, initial_params
 from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss
 from endoclip_jax.objectives.memory import predict_temporaries
 from endoclip_jax.objectives.soft_targets import TARGETS, TargetNorm, parse_target_norm
 from endoclip_jax.objectives.streaming import streaming_loss
+from endoclip_jax.training.optimizer import Schedule
 from endoclip_jax.training.sharding import data_mesh, over_data, replicated
 
-SCHEMA = 1
 DIM, ATTRIBUTES = 512, 40
-SIZES = tuple(2**power for power in range(10, 19))
+BATCHES = tuple(2**power for power in range(10, 19))
 _LOGIT_SCALE = float(np.log(1 / 0.07))
-Row = dict[str, Any]
+_SCHEDULE = Schedule(100, 1, 5e-5)
 
 
 def main(argv: Sequence[str], out: Path) -> int:
     """Runs the suite; `out` is the default of `--out`. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="loss", description=__doc__)
-    parser.add_argument("--out", type=Path, default=out, help="folder of loss.json and loss.png")
-    parser.add_argument("--devices", type=int, default=8, help="fake CPU devices; 0: the real ones")
-    parser.add_argument("--memory", default=_listed(SIZES), help="batches to compile for")
-    parser.add_argument("--time", default="", help="batches to execute both at")
-    parser.add_argument("--pairs", type=int, default=5, help="turns of dense, then streaming")
-    parser.add_argument(
-        "--targets", default="l1,onehot,power(4)", help="onehot, multi_positive, or a target norm"
-    )
+    parser = argparse.ArgumentParser(prog="benchmark.py --suite=loss", description=__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default=out, help="folder of loss.json and loss.png")
+    add("--devices", type=int, default=8, help="fake CPU devices; 0: the real ones")
+    add("--memory", default=",".join(map(str, BATCHES)), help="batches to compile for")
+    add("--time", default="", help="batches to execute both at")
+    add("--steps", default="", help="batches to take whole train steps of stage 2 at")
+    add("--size", choices=sorted(MODELS), default="vit-b32", help="of those steps' model")
+    add("--pairs", type=int, default=5, help="turns of dense, then streaming, that count")
+    add("--targets", default="l1,onehot,power(4)", help="onehot, multi_positive, or a target norm")
     options = parser.parse_args(argv)
     if options.devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.devices)
-    targets = options.targets.split(",")
-    results = run(
-        data_mesh(), _numbers(options.memory), _numbers(options.time), targets, options.pairs
+    memory, timed, steps = (
+        numbers(getattr(options, name), f"--{name}") if getattr(options, name) else []
+        for name in ("memory", "time", "steps")
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "loss.json").write_text(json.dumps(results, indent=1) + "\n")
+    mesh = data_mesh()
+    if steps and mesh.size > 1:
+        raise UserError("--steps takes whole train steps on one device: give --devices=1 with it")
+    results = about("loss", dim=DIM, attributes=ATTRIBUTES, devices=mesh.size, size=options.size)
+    results |= run(mesh, memory, timed, options.targets.split(","), options.pairs)
+    results["steps"] = []
+    for batch in steps:
+        row = compare_steps(options.size, mesh, batch, options.pairs)
+        results["steps"].append(row)
+        print(_line("train step, l1", row, options.pairs), flush=True)
+    write_json(options.out / "loss.json", results)
     if results["memory"]:
         draw(results, options.out / "loss.png")
     print(f"written to {options.out / 'loss.json'}")
@@ -70,29 +91,15 @@ def run(
     pairs: int,
     say: Callable[[str], None] = print,
 ) -> Row:
-    """Everything that was measured, as it goes to `loss.json`; each row is said when it is there.
+    """Memory and time of the loss alone, as they go to `loss.json`; each row is said when there.
 
     Memory in bytes a device, times in seconds; a ratio is streaming over dense.
     """
-    devices = mesh.size
-    results: Row = {
-        "schema": SCHEMA,
-        "dim": DIM,
-        "attributes": ATTRIBUTES,
-        "devices": devices,
-        "hardware": {
-            "platform": jax.default_backend(),
-            "device": jax.devices()[0].device_kind,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-        },
-        "memory": [],
-        "time": [],
-    }
+    results: Row = {"memory": [], "time": []}
     implementations = {"dense": contrastive_loss, "streaming": streaming_loss(mesh)}
     for target in targets:
         for batch in memory:
-            predicted = predict_temporaries(batch, DIM, ATTRIBUTES, devices)
+            predicted = predict_temporaries(batch, DIM, ATTRIBUTES, mesh.size)
             for name, loss in implementations.items():
                 row = {
                     "implementation": name,
@@ -107,15 +114,9 @@ def run(
                     f"MB of temporaries a device (predicted {row['predicted'] / 1e6:,.1f})"
                 )
         for batch in timed:
-            row = {"target": target, "batch": batch, **compare(mesh, batch, target, pairs)}
+            row = {"target": target, **compare(mesh, batch, target, pairs)}
             results["time"].append(row)
-            wall, cpu = row["wall"], row["cpu"]
-            say(
-                f"{target:>10} {batch:>7} pairs, streaming / dense in {pairs} turns: wall clock "
-                f"{wall['ratio']:.2f} ({wall['low']:.2f} to {wall['high']:.2f}), processor "
-                f"{cpu['ratio']:.2f} ({cpu['low']:.2f} to {cpu['high']:.2f}); dense "
-                f"{wall['dense']:.3f} s"
-            )
+            say(_line(f"{target:>10}", row, pairs))
     return results
 
 
@@ -131,35 +132,47 @@ def temporaries(loss: ContrastiveLoss, mesh: Mesh, batch: int, target: str) -> i
 
 
 def compare(mesh: Mesh, batch: int, target: str, pairs: int) -> Row:
-    """Both executed in turns: medians in seconds, median and extremes of the turns' ratios.
-
-    By the clock, and by the processor time of all threads, which says more on a CPU that others
-    use too. The first turn, in which both are compiled, is not counted.
-    """
+    """Value and gradients of both, executed in turns; compiled in a turn that does not count."""
     split, everywhere = over_data(mesh), replicated(mesh)
     arrays = [jax.device_put(x, split if x.shape else everywhere) for x in _batch(batch)]
-    steps = {
-        "dense": _step(contrastive_loss, mesh, target),
-        "streaming": _step(streaming_loss(mesh), mesh, target),
+
+    def side(loss: ContrastiveLoss) -> Callable[[], object]:
+        step = _step(loss, mesh, target)
+        return lambda: jax.block_until_ready(step(*arrays))
+
+    return _in_turns(batch, side(contrastive_loss), side(streaming_loss(mesh)), pairs)
+
+
+def compare_steps(size: str, mesh: Mesh, batch: int, pairs: int) -> Row:
+    """Whole train steps of stage 2, float32, whose losses differ in nothing but implementation."""
+    config = MODELS[size].model
+    work = Work.drawn("stage2", config, batch, config.text.context_length, "float32", seed=0)
+    params = {"clip": initial_params(CLIP(config), 0)}
+    streaming = replace(work, contrastive=streaming_loss(mesh))
+    dense, streamed = (ours(one, params, _SCHEDULE) for one in (work, streaming))
+    row = _in_turns(batch, dense, streamed, pairs)
+    return {**row, "losses": {"dense": dense.losses, "streaming": streamed.losses}}
+
+
+def _in_turns(
+    batch: int, dense: Callable[[], object], streaming: Callable[[], object], pairs: int
+) -> Row:
+    turns, _ = take_turns({"dense": dense, "streaming": streaming}, pairs)
+    return {
+        "batch": batch,
+        **{name: seconds_of(taken) for name, taken in turns.items()},
+        "ratio": ratio_of(turns["streaming"], turns["dense"]),
     }
-    seconds: dict[str, list[np.ndarray]] = {name: [] for name in steps}
-    for _ in range(pairs + 1):
-        for name, step in steps.items():
-            began = np.asarray((time.perf_counter(), time.process_time()))
-            jax.block_until_ready(step(*arrays))
-            seconds[name].append(np.asarray((time.perf_counter(), time.process_time())) - began)
-    dense, streaming = (np.asarray(seconds[name][1:]) for name in ("dense", "streaming"))
-    row: Row = {"turns": pairs}
-    for column, clock in enumerate(("wall", "cpu")):
-        ratios = streaming[:, column] / dense[:, column]
-        row[clock] = {
-            "dense": float(np.median(dense[:, column])),
-            "streaming": float(np.median(streaming[:, column])),
-            "ratio": float(np.median(ratios)),
-            "low": float(ratios.min()),
-            "high": float(ratios.max()),
-        }
-    return row
+
+
+def _line(what: str, row: Row, pairs: int) -> str:
+    wall, cpu = row["ratio"]["wall"], row["ratio"]["cpu"]
+    return (
+        f"{what} {row['batch']:>7} pairs, streaming / dense in {pairs} turns: wall clock "
+        f"{wall['median']:.3f} ({wall['low']:.3f} to {wall['high']:.3f}), processor "
+        f"{cpu['median']:.3f} ({cpu['low']:.3f} to {cpu['high']:.3f}); dense "
+        f"{row['dense']['wall']['median']:.3f} s"
+    )
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -224,18 +237,3 @@ def _batch(size: int) -> tuple[jax.Array, ...]:
     attributes = (jax.random.uniform(keys[2], (size, ATTRIBUTES)) < 0.2).astype(jnp.float32)
     valid = jnp.ones(size, bool)
     return v, t, jnp.float32(_LOGIT_SCALE), attributes, attributes, valid
-
-
-def _listed(sizes: Sequence[int]) -> str:
-    return ",".join(map(str, sizes))
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",") if number]
-    except ValueError:
-        raise UserError(f"{text!r} is no list of batches: give e.g. 1024,4096") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], Path("runs") / "benchmarks"))

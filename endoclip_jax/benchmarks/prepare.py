@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -27,14 +25,13 @@ from typing import Any
 import simplejpeg
 from PIL import Image
 
+from endoclip_jax.benchmarks.timing import about, spread, write_json
 from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import capped, decode_image, encoded, stored_image
 from endoclip_jax.records.manifest import Examination, read_records
 from endoclip_jax.shards.index import read_card
 from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.synthetic.cohort import write_cohort
-
-SCHEMA = 1
 
 
 def main(argv: Sequence[str], out: Path) -> int:
@@ -52,11 +49,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     add("--grow", default="", help="cohort sizes to take memory at, e.g. 100,1000")
     add("--seed", type=int, default=0, help="of the embedded cohorts")
     options = parser.parse_args(argv)
-    results: dict[str, Any] = {
-        "schema": SCHEMA,
-        "seed": options.seed,
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-    }
+    results = about("prepare", seed=options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records = Path(options.records) if options.records else folder / "cohort" / "records"
@@ -70,9 +63,8 @@ def main(argv: Sequence[str], out: Path) -> int:
             for size in options.grow.split(",")
             if size
         ]
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "prepare.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    write_json(options.out / "prepare.json", results)
+    print(json.dumps({name: results[name] for name in ("speed", "memory")}, indent=1))
     print(f"written to {options.out / 'prepare.json'}")
     return 0
 
@@ -80,13 +72,13 @@ def main(argv: Sequence[str], out: Path) -> int:
 def speed(
     records: Path, folder: Path, long_side: int, enlarge: int, most: int, pairs: int
 ) -> dict[str, Any]:
-    """Medians of milliseconds a frame (processor time) and of the turns' ratios."""
+    """Milliseconds a frame (medians) and the turns' ratios, all of processor time."""
     found = [exam for exam in read_records(records) if isinstance(exam, Examination)]
     pictures = [path.read_bytes() for exam in found for path in exam.images][:most]
     if not pictures:
         raise UserError(f"{records} has no pictures")
     if enlarge:
-        pictures = [_enlarged(picture, enlarge) for picture in pictures]
+        pictures = [enlarged(picture, enlarge) for picture in pictures]
 
     def alone() -> None:
         for picture in pictures:
@@ -118,10 +110,20 @@ def speed(
         "enlarged_to": enlarge or None,
         "decode_resize_encode_ms": 1e3 * per_frame,
         "prepared_frame_ms": 1e3 * statistics.median(checked) / len(pictures),
-        "ratio_frame": statistics.median(a / b for a, b in zip(base, checked, strict=True)),
+        "ratio_frame": spread([a / b for a, b in zip(base, checked, strict=True)]),
         "prepare_one_worker_ms": 1e3 * statistics.median(whole) if whole else None,
-        "ratio_prepare": per_frame / statistics.median(whole) if whole else None,
+        "ratio_prepare": spread([per_frame / each for each in whole]) if whole else None,
     }
+
+
+def enlarged(picture: bytes, long_side: int) -> bytes:
+    """The picture as large as a hospital's original, as JPEG of quality 92."""
+    pixels = decode_image(picture)
+    scale = long_side / max(pixels.shape[:2])
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
 
 
 def memory(folder: Path, examinations: int, seed: int) -> dict[str, Any]:
@@ -169,13 +171,3 @@ def _cohort(folder: Path, examinations: int, seed: int) -> None:
         folder, seed=seed, examinations={"train": examinations}, frames_per_case=6, polyps=0,
         processes=1,
     )  # fmt: skip
-
-
-def _enlarged(picture: bytes, long_side: int) -> bytes:
-    """The picture as large as a hospital's original, as JPEG of quality 92."""
-    pixels = decode_image(picture)
-    scale = long_side / max(pixels.shape[:2])
-    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    stream = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=92)
-    return stream.getvalue()

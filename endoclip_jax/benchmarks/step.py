@@ -4,8 +4,9 @@
 backward, clipping and AdamW of both towers, on one batch that lies on the device. The peers are
 forms of `transformers.CLIPModel` (see `peer.py`), eager and by `torch.compile`; what cannot run
 here is named and left out. A ratio is the peer's time over ours in the same turn. Both sides'
-losses are compared at every update: a suite in which they differ ends with exit code 1. Writes
-`step.json`.
+losses are compared at every update: a suite in which they differ ends with exit code 1. Each turn
+also takes torch's rate of one large product: the time of the model's FLOPs at that rate bounds
+what any program could reach. Writes `step.json`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from endoclip_jax.data.prompts import SENTENCES
 from endoclip_jax.data.tokenizer import load_tokenizer
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP, CLIPConfig, initial_params
-from endoclip_jax.objectives.dense import contrastive_loss, two_sentence_loss
+from endoclip_jax.objectives.dense import ContrastiveLoss, contrastive_loss, two_sentence_loss
 from endoclip_jax.records.attributes import NUM_BITS
 from endoclip_jax.stages.stage import Loss, at_once, encode_images, encode_texts
 from endoclip_jax.training.metrics import StepMetrics
@@ -51,6 +52,7 @@ PEERS = ("published", "plain", "shortcuts")
 LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}  # relative difference of the losses
 _RATE, _WEIGHT_DECAY, _WARMUP = 5e-5, 0.2, 2
 _SET_BITS = 0.2
+_SIDE = 4096  # of the large product's matrices
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Work:
     Attributes:
       batch: `image` uint8 [b, s, s, 3], `valid` and, in stage 1, `label`, in stage 2 `ids` and the
         attributes `a_v`, `a_t`.
+      contrastive: the loss of stage 2.
     """
 
     stage: str
@@ -67,6 +70,7 @@ class Work:
     batch: Mapping[str, np.ndarray]
     sentences: np.ndarray
     dtype: str
+    contrastive: ContrastiveLoss = contrastive_loss
 
     @classmethod
     def drawn(
@@ -109,7 +113,7 @@ class Work:
 
         def attunement(params: Any, features: Any, batch: Any) -> Any:
             v, t = features
-            return contrastive_loss(
+            return self.contrastive(
                 v, t, params["clip"]["logit_scale"], batch["a_v"], batch["a_t"],
                 target="morphology", target_norm="l1", valid=batch["valid"],
             )  # fmt: skip
@@ -210,9 +214,11 @@ def measure(
     schedule = Schedule(10 * (_WARMUP + pairs), 1, _RATE)
     rates = [float(schedule(step)) for step in range(_WARMUP + pairs)]
     others, skipped = theirs(work, params, peers, rates, device)
-    sides = {"ours": ours(work, params, schedule), **others}
+    mine = ours(work, params, schedule)
+    sides: dict[str, Callable[[], object]] = {"ours": mine, **others}
+    if others:  # then torch is there
+        sides["product"] = _large_product(work.dtype, device)
     turns, warming = take_turns(sides, pairs, _WARMUP)
-    mine = sides["ours"].losses
     limit = LIMITS[work.dtype]
     flops = model_flops(work.loss(), params, work.batch)
     rate = flops / float(np.median(turns["ours"][:, 0]))
@@ -228,15 +234,20 @@ def measure(
         "mfu": None if peak is None else rate / peak,
         "warm_up_seconds": warming,
         "ours": seconds_of(turns["ours"]),
-        "losses": mine,
+        "losses": mine.losses,
         "peers": {},
         "skipped": skipped,
     }
+    if others:
+        row["product"] = {"side": _SIDE, **seconds_of(turns["product"])}
     for name, side in others.items():
-        apart = _apart(mine, side.losses)
+        apart = _apart(mine.losses, side.losses)
+        # Our step's seconds, did it nothing but multiply as fast as the large product.
+        fastest = turns["product"] * flops / (2 * _SIDE**3)
         row["peers"][name] = {
             "seconds": seconds_of(turns[name]),
             "ratio": ratio_of(turns[name], turns["ours"]),
+            "bound": ratio_of(turns[name], fastest),
             "losses": side.losses,
             "loss_difference": apart,
             "same_loss": apart <= limit,
@@ -309,6 +320,22 @@ def _missing(compiled: bool, device: str) -> str:
     return ""
 
 
+def _large_product(dtype: str, device: str) -> Callable[[], object]:
+    """Two square matrices by torch's library, the fastest here: what the device can do."""
+    import torch
+
+    place = "cuda" if device == "gpu" else "cpu"
+    one, other = (
+        torch.rand(_SIDE, _SIDE, dtype=getattr(torch, dtype), device=place) for _ in range(2)
+    )
+
+    def work() -> None:
+        # A number off the device: only then is a GPU done.
+        float((one @ other)[0, 0])
+
+    return work
+
+
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The largest relative difference of the losses."""
     return max(abs(a - b) / abs(a) for a, b in zip(ours, theirs, strict=True))
@@ -324,7 +351,8 @@ def _line(row: Row) -> str:
         ratio, cpu = peer["ratio"]["wall"], peer["ratio"]["cpu"]
         cells.append(
             f"  {name}: {ratio['median']:.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}), "
-            f"by processor time {cpu['median']:.2f}; losses differ by {peer['loss_difference']:.1e}"
+            f"by processor time {cpu['median']:.2f}, at most {peer['bound']['wall']['median']:.2f}"
+            f" x is possible; losses differ by {peer['loss_difference']:.1e}"
         )
     cells += [f"  {name}: left out, {reason}" for name, reason in row["skipped"].items()]
     return "\n".join(cells)

@@ -76,7 +76,7 @@ def about(suite: str, **more: Any) -> Row:
     return {
         "schema": SCHEMA,
         "suite": suite,
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": _command(),
         "commit": current_commit(),
         "hardware": describe_hardware(),
         "python": platform.python_version(),
@@ -126,6 +126,18 @@ def choose_device(device: str) -> None:
             f"--device={device}: JAX finds none here ({str(error).splitlines()[0]}); "
             "a GPU needs pip install 'jax[cuda13]'"
         ) from None
+
+
+def _command() -> str:
+    """The command line without `--out`: where its numbers went is nobody's business."""
+    words = iter(sys.orig_argv[1:])
+    kept = ["python"]
+    for word in words:
+        if word == "--out":
+            next(words, None)
+        elif not word.startswith("--out="):
+            kept.append(word)
+    return " ".join(kept)
 
 
 def _versions() -> dict[str, str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 
-from endoclip_jax.benchmarks import growth, loader, opening, peer, step, timing
+from endoclip_jax.benchmarks import growth, loader, loss, opening, peer, step, timing
 from endoclip_jax.benchmarks.command import run
 from endoclip_jax.benchmarks.material import Size
 from endoclip_jax.data.transforms import train_image
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.shards.index import Index
+from endoclip_jax.training.sharding import data_mesh
 
 MICRO = Size(
     CLIPConfig(
@@ -31,24 +36,43 @@ MICRO = Size(
 STEP = ["--suite=step", "--size=tiny", "--batch=5", "--pairs=2", "--text_length=16", "--threads=1"]
 
 
-@pytest.fixture(autouse=True)
-def micro(monkeypatch):
-    monkeypatch.setitem(step.SIZES, "tiny", MICRO)  # one dictionary, which all suites share
+@pytest.fixture(autouse=True, scope="module")
+def micro():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(step.SIZES, "tiny", MICRO)  # one dictionary, which all suites share
+        patch.setattr(step, "_SIDE", 64)
+        yield
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
+def suite(tmp_path_factory, tiny_shards):
+    """What a suite writes at the smallest size, run once; and the folder of all of them."""
+    folder = tmp_path_factory.mktemp("results")
+    data = [f"--shards={tiny_shards}", "--frames=16", "--pairs=1"]
+    arguments = {
+        "step": STEP[1:],
+        "loss": ["--devices=0", "--memory=64", "--time=64", "--targets=l1", "--pairs=1"],
+        "loader": [*data, "--image_size=16", "--batch=8"],
+        "prepare": ["--frames=4", "--pairs=1"],
+        "score": [*data, "--size=tiny", "--batch=8"],
+        "open": ["--patients=300", "--frames=5000", "--times=1"],
+    }
+
+    @cache
+    def content(name):
+        assert run([f"--suite={name}", *arguments[name], f"--out={folder}"]) == 0
+        return written(folder, name)
+
+    return SimpleNamespace(content=content, folder=folder, names=tuple(arguments))
 
 
-def written(folder, suite):
-    return json.loads((folder / f"{suite}.json").read_text())
+def written(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
 
 
-def test_both_sides_of_a_train_step_lose_alike(results, capsys):
+def test_both_sides_of_a_train_step_lose_alike(suite, capsys):
     """Four updates of both stages in float32: every form of the peer walks the same way."""
-    assert run([*STEP, f"--out={results}"]) == 0
-    content = written(results, "step")
+    content = suite.content("step")
     assert {"hardware", "versions", "commit", "command", "load_at_start"} <= content.keys()
     assert [row["stage"] for row in content["rows"]] == ["stage1", "stage2"]
     for row in content["rows"]:
@@ -58,6 +82,11 @@ def test_both_sides_of_a_train_step_lose_alike(results, capsys):
             np.testing.assert_allclose(found["losses"], row["losses"], rtol=2e-5)
             assert found["same_loss"] and len(found["seconds"]["wall"]["turns"]) == 2
             assert found["ratio"]["wall"]["low"] <= found["ratio"]["wall"]["high"]
+            # Of one turn: peer over the product's time, scaled from its FLOPs to the step's.
+            scale = row["model_flops"] / (2 * 64**3)
+            turns = np.asarray(found["seconds"]["wall"]["turns"])
+            bounds = turns / (np.asarray(row["product"]["wall"]["turns"]) * scale)
+            np.testing.assert_allclose(found["bound"]["wall"]["median"], np.median(bounds))
     assert "plain:" in capsys.readouterr().out
 
 
@@ -77,7 +106,14 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         step.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name)
     )
-    arguments = [*STEP, "--stages=stage2", "--peers=plain", "--compile=too", f"--out={tmp_path}"]
+    arguments = [
+        "--suite=step",
+        *STEP,
+        "--stages=stage2",
+        "--peers=plain",
+        "--compile=too",
+        f"--out={tmp_path}",
+    ]
     assert run(arguments) == 0
     (row,) = written(tmp_path, "step")["rows"]
     assert row["peers"] == {} and set(row["skipped"]) == {"plain", "plain, torch.compile"}
@@ -97,10 +133,8 @@ def test_a_wrong_argument_is_said(argument, message, tmp_path):
         run([*STEP, argument, f"--out={tmp_path}"])
 
 
-def test_loader_suite_counts_bytes_exactly(results, tiny_shards):
-    arguments = ["--suite=loader", f"--shards={tiny_shards}", "--image_size=16", "--batch=8"]
-    assert run([*arguments, "--frames=16", "--pairs=1", f"--out={results}"]) == 0
-    (row,) = written(results, "loader")["rows"]
+def test_loader_suite_counts_bytes_exactly(suite):
+    (row,) = suite.content("loader")["rows"]
     assert set(row["ratios"]) == {
         "decoding", "transform", "DataLoader", "DataLoader, our transform",
     }  # fmt: skip
@@ -141,17 +175,13 @@ def test_torch_loads_the_same_pictures(tiny_shards, tmp_path):
     np.testing.assert_array_equal(ours[3].numpy(), train_image(jpegs[3], 16, rng))
 
 
-def test_score_suite(results, tiny_shards):
-    arguments = ["--suite=score", "--size=tiny", f"--shards={tiny_shards}", "--batch=8"]
-    assert run([*arguments, "--frames=16", "--pairs=1", f"--out={results}"]) == 0
-    (row,) = written(results, "score")["rows"]
+def test_score_suite(suite):
+    (row,) = suite.content("score")["rows"]
     assert (row["frames"], row["image_size"]) == (16, 16) and row["ratio"]["cpu"]["median"] > 0
 
 
-def test_open_suite_writes_and_opens_a_data_set(results):
-    arguments = ["--suite=open", "--patients=300", "--frames=5000", "--times=1"]
-    assert run([*arguments, f"--out={results}"]) == 0
-    (row,) = written(results, "open")["rows"]
+def test_open_suite_writes_and_opens_a_data_set(suite):
+    (row,) = suite.content("open")["rows"]
     assert (row["records"], row["frames"]) == (300, 5000)
     assert 0 < row["memory_added"] < row["memory_used"]
 
@@ -177,24 +207,49 @@ def test_growth_has_a_row_for_every_size_and_a_plot(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
-def test_table_is_made_from_the_json_alone(results, tmp_path, capsys):
-    """After the suites above: every row of theirs, the goals, and the machine."""
+def test_table_is_made_from_the_json_alone(suite, tmp_path, capsys):
+    """Every row of every suite, the goals, and the machine."""
+    contents = {name: suite.content(name) for name in suite.names}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n")
-    assert run(["--suite=table", f"--results={results}", f"--into={page}"]) == 0
+    assert run(["--suite=table", f"--results={suite.folder}", f"--into={page}"]) == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    ratio = written(results, "step")["rows"][1]["peers"]["plain"]["ratio"]["wall"]["median"]
+    peer = contents["step"]["rows"][1]["peers"]["plain"]
     (line,) = [x for x in text.splitlines() if "stage2" in x and "CLIPModel, plain" in x]
-    assert f"{ratio:.2f}" in line and "≥ 2.0" in line
+    assert f"{peer['ratio']['wall']['median']:.2f}" in line
+    assert f"≥ 2.0; at most {peer['bound']['wall']['median']:.2f} possible" in line
+    (line,) = [x for x in text.splitlines() if "streaming loss" in x]
+    ratio = contents["loss"]["time"][0]["ratio"]["cpu"]["median"]
+    assert "8 devices, l1, 64 pairs" in line and f"| {ratio:.2f} (" in line
+    (line,) = [x for x in text.splitlines() if "prepare, a frame" in x]
+    ratio = contents["prepare"]["speed"]["ratio_frame"]["median"]
+    assert f"| {ratio:.2f} (" in line and "≥ 0.8" in line
     for work in ("stage1 train step", "frame loader", "scoring pass", "opening 300 patients"):
         assert work in text
     assert "torch" in text and "commit" in text
+    for content in contents.values():
+        assert "--out" not in content["command"] and content["versions"]["jax"]
     page.write_text("no place")
     with pytest.raises(UserError, match="has no place for the table"):
-        run(["--suite=table", f"--results={results}", f"--into={page}"])
+        run(["--suite=table", f"--results={suite.folder}", f"--into={page}"])
     with pytest.raises(UserError, match="has no figures yet"):
         run(["--suite=table", f"--results={tmp_path}"])
+
+
+def test_a_whole_step_has_the_same_losses_with_the_streaming_loss():
+    row = loss.compare_steps("tiny", data_mesh(jax.devices()[:1]), batch=5, pairs=2)
+    dense, streaming = row["losses"]["dense"], row["losses"]["streaming"]
+    assert len(dense) == 3 and dense[2] != dense[1]
+    np.testing.assert_allclose(streaming, dense, rtol=1e-6)
+    with pytest.raises(UserError, match="--steps takes whole train steps on one device"):
+        run(["--suite=loss", "--devices=0", "--memory=", "--steps=4", "--size=tiny"])
+
+
+def test_frames_can_be_made_as_large_as_originals(tmp_path):
+    index = loader.drawn(tmp_path, examinations=1, long_side=96, seed=0, enlarge=200)
+    height, width = simplejpeg.decode_jpeg_header(loader.read_frame(index, 0))[:2]
+    assert max(height, width) == 96
 
 
 def test_turns_are_interleaved_and_warm_up_stands_apart():

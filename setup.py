@@ -45,6 +45,7 @@ setup(
         "simplejpeg>=1.8",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.6",
         "tokenizers>=0.22",
         "transformers>=5.17",
     ],

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from endoclip_jax.benchmarks.prepare import enlarged
+from endoclip_jax.benchmarks.prepare import enlarge
 from endoclip_jax.benchmarks.timing import (
     Row,
     about,
@@ -91,18 +91,20 @@ def main(argv: Sequence[str], out: Path) -> int:
     return 0
 
 
-def drawn(folder: Path, examinations: int, long_side: int, seed: int, enlarge: int = 0) -> Index:
+def drawn(
+    folder: Path, examinations: int, long_side: int, seed: int, original_side: int = 0
+) -> Index:
     """Embedded examinations, prepared; frames smaller than `long_side` stay as they are.
 
-    With `enlarge` each frame is given that many pixels first.
+    With `original_side` each frame is made that long first.
     """
     write_cohort(
         folder / "cohort", seed=seed, examinations={"train": examinations},
         frames_per_case=_FRAMES, polyps=0, processes=1,
     )  # fmt: skip
     records = folder / "cohort" / "records"
-    for picture in records.rglob("*.jpg") if enlarge else ():
-        picture.write_bytes(enlarged(picture.read_bytes(), enlarge))
+    if original_side:
+        enlarge(records, original_side)
     prepare(
         records, folder / "shards", long_side=long_side, workers=1,
         salt=_SALT, progress=False,

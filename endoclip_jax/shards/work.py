@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.parts import load_meta
@@ -20,6 +23,10 @@ from endoclip_jax.shards.progress import TERMINAL_INTERVAL, Progress
 from endoclip_jax.shards.writer import Block, Readings, Settings, Tick, write_block
 
 BlockReader = Callable[[Block], Readings]
+
+one_thread_a_product = partial(threadpool_limits, 1, user_api="blas")
+"""What the products of a frame's preparation run under: matrices so small that the threads of
+NumPy's library would do nothing but wait for each other, on cores that other workers need."""
 
 _AHEAD = 2  # shards a worker that are handed out, so that memory does not grow with their number
 
@@ -56,9 +63,10 @@ def write_shards(
     shown = Progress(frames, len(todo), len(blocks) - len(todo), shown=progress)
     workers = min(workers, len(todo))
     if workers <= 1:
-        for block in todo:
-            job.write(block, read(block) if read else None, shown.add)
-            shown.shard_done()
+        with one_thread_a_product():
+            for block in todo:
+                job.write(block, read(block) if read else None, shown.add)
+                shown.shard_done()
     else:
         _write_in_processes(job, todo, workers, read, shown)
     shown.close()
@@ -112,6 +120,7 @@ def _start_worker(job: Job, done: Any, stop: Any) -> None:
     """Readies a worker: it outlives neither an interrupt nor the main process."""
     global _write_in_worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    one_thread_a_product()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     def tick(frames: int) -> None:

@@ -22,4 +22,5 @@ def test_the_prepare_suite_measures_a_records_folder(tmp_path):
     assert speed["pictures"] == 2 and speed["prepare_one_worker_ms"] > 0
     assert run([*line, "--enlarge=400", "--long_side=64"]) == 0
     speed = json.loads((out / "prepare.json").read_text())["speed"]
-    assert speed["enlarged_to"] == 400 and speed["ratio_prepare"] is None
+    assert speed["enlarged_to"] == 400 and speed["ratio_prepare"]["median"] > 0
+    assert simplejpeg.decode_jpeg_header((exam / "0.jpg").read_bytes())[:2] == (96, 96)

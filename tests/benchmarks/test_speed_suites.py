@@ -230,6 +230,12 @@ def test_table_is_made_from_the_json_alone(suite, tmp_path, capsys):
     assert "torch" in text and "commit" in text
     for content in contents.values():
         assert "--out" not in content["command"] and content["versions"]["jax"]
+    assert run(["--suite=table", f"--results={suite.folder}", "--goals"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = [x for x in text.splitlines() if x.startswith("|")]
+    goals = [x for x in rows[2:] if x.split(" | ")[-1][0] in "≥≤<"]
+    assert 0 < len(goals) < len(rows) - 2
+    assert rows[:2] + goals == [x for x in printed if x.startswith("|")]
     page.write_text("no place")
     with pytest.raises(UserError, match="has no place for the table"):
         run(["--suite=table", f"--results={suite.folder}", f"--into={page}"])
@@ -247,7 +253,7 @@ def test_a_whole_step_has_the_same_losses_with_the_streaming_loss():
 
 
 def test_frames_can_be_made_as_large_as_originals(tmp_path):
-    index = loader.drawn(tmp_path, examinations=1, long_side=96, seed=0, enlarge=200)
+    index = loader.drawn(tmp_path, examinations=1, long_side=96, seed=0, original_side=200)
     height, width = simplejpeg.decode_jpeg_header(loader.read_frame(index, 0))[:2]
     assert max(height, width) == 96
 

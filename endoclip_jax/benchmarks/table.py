@@ -50,27 +50,33 @@ def main(argv: Sequence[str], out: Path) -> int:
 
 
 def table(folder: Path, *, goals: bool = False) -> str:
-    """Rows of all suites found in `folder`, or those with a goal; the machines they ran on."""
+    """Rows of all suites found in `folder`, or those with a goal; then the runs and machines."""
     rows: list[Cells] = [_HEADER, ("---",) * len(_HEADER)]
-    machines: dict[str, list[str]] = {}
+    notes: list[str] = []
+    machines: set[str] = set()
     for name, lines in _SUITES.items():
         for path in sorted(folder.glob(f"{name}*.json")):
             content = json.loads(path.read_text())
             rows += [cells for cells in lines(content) if not goals or cells[-1][0] in "≥≤<"]
-            machines.setdefault(_machine(content), []).append(path.stem)
-    if not machines:
+            notes.append(f"- {path.stem}: {_run(content)}")
+            machines.add(f"- machine: {_machine(content)}")
+    if not notes:
         raise UserError(f"{folder} has no figures yet: python launch/benchmark.py --suite=all")
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
-    notes = [f"- {', '.join(names)}: {machine}" for machine, names in machines.items()]
-    return "\n".join([text, "", *notes])
+    return "\n".join([text, "", *notes, *sorted(machines)])
 
 
 def _machine(content: Mapping[str, Any]) -> str:
     versions = content["versions"]
     return (
-        f"{content['hardware']}, torch {versions['torch']}, transformers "
-        f"{versions['transformers']}; commit {content['commit']}; load at the start "
-        f"{content['load_at_start']} on {content['cores']} cores"
+        f"{content['hardware']}, torch {versions['torch']}, transformers {versions['transformers']}"
+    )
+
+
+def _run(content: Mapping[str, Any]) -> str:
+    return (
+        f"`{content['command']}`; commit {content['commit']}; load at the start "
+        f"{content['load_at_start']} on {content['cores']} core(s)"
     )
 
 

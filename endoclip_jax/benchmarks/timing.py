@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +138,7 @@ def _command() -> str:
             next(words, None)
         elif not word.startswith("--out="):
             kept.append(word)
-    return " ".join(kept)
+    return shlex.join(kept)
 
 
 def _versions() -> dict[str, str]:

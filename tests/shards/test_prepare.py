@@ -51,7 +51,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(records, tmp_path):
 
 
 def test_products_of_a_frame_take_one_thread(records, tmp_path, monkeypatch):
-    """With more, they wait for one another: half as much processor time again at 1,280 pixels."""
+    """With more, they wait for one another: twice the processor time at 1,280 pixels."""
     threads = []
 
     def noting(*arguments, **settings):

@@ -32,6 +32,7 @@ from endoclip_jax.shards.index import (
 _ROOT = Path(__file__).resolve().parents[2]  # a fresh process has to find this very package
 _SHARES = (80, 10, 10)
 _JPEG = 44_000  # bytes of a frame
+_SIDES = (480, 560)  # its pixels
 _SENTENCE = b"A 6 mm sessile polyp with a smooth, red surface."
 _RECORDS_PER_SHARD = 100
 
@@ -121,6 +122,7 @@ def write_index(folder: Path, patients: int, frames: int, seed: int) -> None:
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     own["ordinal"] = np.arange(frames) - np.repeat(first, counts)
     own["length"] = _JPEG
+    own["height"], own["width"] = _SIDES
     own["offset"] = np.arange(frames, dtype=np.int64) * _JPEG
     records["shard"] = np.arange(patients) // _RECORDS_PER_SHARD
     records["split"] = np.repeat(np.arange(len(SPLITS)), _divided(patients, _SHARES))

@@ -19,7 +19,7 @@ from endoclip_jax.records.attributes import NUM_BITS
 from endoclip_jax.records.splits import SPLITS
 from endoclip_jax.shards.tfrecord import ShardFiles
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATASET_NAME = "endoclip"
 
 RECORD = np.dtype(
@@ -47,6 +47,8 @@ FRAME = np.dtype(
         ("offset", "<i8"),  # byte offset of the JPEG in the shard
         ("length", "<i4"),
         ("crc", "<u4"),  # CRC-32C of the JPEG
+        ("height", "<u2"),  # pixels, so that loaders know their arrays before they decode
+        ("width", "<u2"),
         ("polyp", "<i2"),  # position among the record's polyps, NO_POLYP or UNKNOWN_POLYP
     ]
 )
@@ -183,9 +185,12 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _open_table(path: Path) -> np.ndarray:
-    """A memory map where there are rows, else the empty array (which cannot be mapped)."""
+    """A memory map where there are rows, else the empty array (which cannot be mapped).
+
+    As a plain array over the map: a `memmap`'s own item access costs more than a frame's checksum.
+    """
     table = np.load(path, mmap_mode="r", allow_pickle=False)
-    return table if len(table) else np.load(path, allow_pickle=False)
+    return np.asarray(table) if len(table) else np.load(path, allow_pickle=False)
 
 
 def _span(record: np.void, first: str, number: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
+import simplejpeg
 
 from endoclip_jax.records.attributes import attribute_bits
 from endoclip_jax.records.extraction.reading import Reading
@@ -215,9 +216,11 @@ def _add_examination(
     ))  # fmt: skip
     payload = offset + HEADER_BYTES
     for frame, start in zip(frames, encoded.offsets["frame/encoded"], strict=True):
-        crc = google_crc32c.value(frame.image.jpeg)
+        jpeg = frame.image.jpeg
+        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+        crc = google_crc32c.value(jpeg)
         tables["frames"].append(
-            (record, frame.ordinal, payload + start, len(frame.image.jpeg), crc, frame.polyp)
+            (record, frame.ordinal, payload + start, len(jpeg), crc, height, width, frame.polyp)
         )
     for text, bits, count in items:
         tables["items"].append((record, count, bits, bits, len(part.text), len(text.encode())))

@@ -96,7 +96,7 @@ def test_another_schema_version_or_no_data_set_is_one_sentence(out, tmp_path):
         Index.open(tmp_path)
     card = json.loads((out / CARD_FILE).read_text())
     (out / CARD_FILE).write_text(json.dumps(card | {"schema_version": 99}))
-    with pytest.raises(UserError, match="schema version 99 and this program reads 1"):
+    with pytest.raises(UserError, match="schema version 99 and this program reads 2"):
         Index.open(out)
     (out / CARD_FILE).write_text("{")
     with pytest.raises(UserError, match="cannot be read"):

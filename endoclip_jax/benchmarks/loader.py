@@ -3,12 +3,15 @@
 `python launch/benchmark.py --suite=loader` draws and prepares embedded examinations (or takes
 `--shards`) and lets, in turns and each on one thread of this process, work through the same frames:
 
-    decoding     simplejpeg over the stored bytes, already in memory, full size, nothing else
-    ours         `frame_batches` as training has it: shuffled, read, checked, augmented, batched
+    decoding     simplejpeg over the stored bytes, already in memory, full size, nothing kept
+    ours         `frame_batches` as training has it: shuffled, read, checked, decoded, batched
+    augmented    the same, and the device's part: crop, resize and colours, here on this processor
     DataLoader   the same JPEGs as files, Pillow and torchvision's operations; and once more with
-                 our transform, so that only the loading differs
+                 our decoding, so that only the loading differs
 
-A ratio is of frames a second within a turn: ours over the other. Bytes read are those the kernel
+A ratio is of frames a second within a turn: ours over the other. Ours leaves augmentation to the
+device, so that `augmented` is what the whole costs where there is no other device than this
+processor: its ratio to DataLoader stands beside. Bytes read are those the kernel
 counts for this process (`rchar`) while a pass of ours runs. Writes `loader.json`.
 """
 
@@ -23,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import simplejpeg
 
@@ -37,8 +41,11 @@ from endoclip_jax.benchmarks.timing import (
     usable_cores,
     write_json,
 )
+from endoclip_jax.data.augmentation import DRAWS, augment, draw_augmentation
 from endoclip_jax.data.loaders import Batches, frame_batches
-from endoclip_jax.data.transforms import train_image
+from endoclip_jax.data.source import Faults, FrameReader
+from endoclip_jax.data.transforms import decode_onto
+from endoclip_jax.data.views import Batch
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.index import Index
 from endoclip_jax.shards.prepare import prepare
@@ -135,13 +142,20 @@ def measure(
         stream="benchmark", image_size=size, train=True,
     )  # fmt: skip
     rows = np.concatenate(chosen)
+    canvas = FrameReader(index, Faults()).canvas(rows, size)
     jpegs = [read_frame(index, int(frame)) for frame in rows]
     pictures = [jpegs[i % len(jpegs)] for i in range(steps * batch)]
     sides: dict[str, Callable[[], object]] = {
-        "decoding": lambda: [simplejpeg.decode_jpeg(jpeg) for jpeg in pictures],
-        "transform": _transforming(pictures, size, seed),
-        "ours": _passes(ours, steps, threads),
-    }
+        "decoding": lambda: [len(simplejpeg.decode_jpeg(jpeg)) for jpeg in pictures],
+        "our decoding": _decoding(pictures, canvas, size, seed),
+        "ours": _passes(ours, steps, threads, lambda batch: batch["image"]),
+        "ours, augmented": _passes(
+            ours, steps, threads,
+            lambda batch: jax.block_until_ready(
+                augment(batch["image"], batch["augmentation"], size)
+            ),
+        ),
+    }  # fmt: skip
     skipped = {}
     if importlib.util.find_spec("torch") is None:
         skipped["DataLoader"] = "torch is not installed"
@@ -150,13 +164,18 @@ def measure(
 
         paths = _files(scratch / f"files-{size}", pictures)
         workers = 0 if threads == 1 else threads
-        for name, own in (("DataLoader", False), ("DataLoader, our transform", True)):
+        for name, own in (("DataLoader", None), ("DataLoader, our decoding", canvas)):
             loading = torch_frames.loader(
-                paths, size=size, batch=batch, workers=workers, ours=own, seed=seed
+                paths, size=size, batch=batch, workers=workers, canvas=own, seed=seed
             )
             sides[name] = partial(_drained, loading)
     turns, _ = take_turns(sides, pairs)
     read = bytes_read(ours, index, steps)
+    ratios = {name: ratio_of(turns[name], turns["ours"]) for name in turns if name != "ours"}
+    if "DataLoader" in turns:
+        ratios["DataLoader, both augmented"] = ratio_of(
+            turns["DataLoader"], turns["ours, augmented"]
+        )
     return {
         "image_size": size,
         "stored": _stored(jpegs),
@@ -168,7 +187,7 @@ def measure(
             name: {**seconds_of(taken), "frames_per_second": _rate(taken, steps * batch)}
             for name, taken in turns.items()
         },
-        "ratios": {name: ratio_of(turns[name], turns["ours"]) for name in turns if name != "ours"},
+        "ratios": ratios,
         "bytes": read,
         "skipped": skipped,
     }
@@ -221,21 +240,29 @@ def _rchar() -> int | None:
     return int(text.split()[1])
 
 
-def _transforming(pictures: Sequence[bytes], size: int, seed: int) -> Callable[[], object]:
-    """Our transform alone, of bytes in memory: what of the loader is not loading."""
+def _decoding(
+    pictures: Sequence[bytes], canvas: tuple[int, int], size: int, seed: int
+) -> Callable[[], object]:
+    """What the loader does to bytes in memory: what of it is not loading."""
+    image = np.zeros((*canvas, 3), np.uint8)
 
     def work() -> object:
         rng = np.random.default_rng(seed)
-        return [train_image(jpeg, size, rng) for jpeg in pictures]
+        return [
+            draw_augmentation(*decode_onto(image, jpeg, size), rng.random(DRAWS))
+            for jpeg in pictures
+        ]
 
     return work
 
 
-def _passes(batches: Batches, steps: int, threads: int) -> Callable[[], object]:
+def _passes(
+    batches: Batches, steps: int, threads: int, use: Callable[[Batch], Sized]
+) -> Callable[[], object]:
     def work() -> object:
         iterator: Any = batches.iterate(0, threads=threads)
         try:
-            return [len(batch["image"]) for batch in islice(iterator, steps)]
+            return [len(use(batch)) for batch in islice(iterator, steps)]
         finally:
             iterator.close()
 

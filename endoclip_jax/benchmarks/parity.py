@@ -175,7 +175,9 @@ def compare(
     first, named = theirs.parameters(), reference.named
     differences = []
     for step in range(1, steps + 1):
-        batch = stage.complete(stage.batches.at(step - 1))
+        loaded = stage.complete(stage.batches.at(step - 1))
+        shown = stage.on_device({name: jnp.asarray(value) for name, value in loaded.items()})
+        batch = {name: np.asarray(value) for name, value in shown.items()}
         loss, excess, tree = ours.step(batch)
         wanted = theirs.step(batch)
         measured: dict[str, Any] = {}

@@ -16,38 +16,50 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
-from endoclip_jax.data import transforms
+from endoclip_jax.data import augmentation
+from endoclip_jax.data.transforms import decode_onto
 
 
 class FrameFiles(Dataset):
     """JPEG files as augmented `[S, S, 3]` uint8 tensors.
 
-    `ours`: whether the transform is this project's, so that only the loading differs.
+    With a `canvas` (height, width) as this project's loader has them, so that only the loading
+    differs: decoded into a corner of it, with the numbers of an augmentation.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, ours: bool, seed: int) -> None:
-        self._paths, self._size, self._ours, self._seed = list(paths), size, ours, seed
+    def __init__(
+        self, paths: Sequence[Path], size: int, canvas: tuple[int, int] | None, seed: int
+    ) -> None:
+        self._paths, self._size, self._canvas, self._seed = list(paths), size, canvas, seed
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, position: int) -> torch.Tensor:
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, ...]:
         path = self._paths[position]
         rng = np.random.default_rng((self._seed, position))
-        if self._ours:
-            pixels = transforms.train_image(path.read_bytes(), self._size, rng)
-            return torch.from_numpy(np.array(pixels))
+        if self._canvas is not None:
+            pixels = np.zeros((*self._canvas, 3), np.uint8)
+            sides = decode_onto(pixels, path.read_bytes(), self._size)
+            numbers = augmentation.draw_augmentation(*sides, rng.random(augmentation.DRAWS))
+            return torch.from_numpy(pixels), torch.tensor(numbers)
         with Image.open(path) as opened:
             frame = opened.convert("RGB")
-        return torch.from_numpy(np.array(_augmented(frame, self._size, rng)))
+        return (torch.from_numpy(np.array(_augmented(frame, self._size, rng))),)
 
 
 def loader(
-    paths: Sequence[Path], *, size: int, batch: int, workers: int, ours: bool, seed: int
+    paths: Sequence[Path],
+    *,
+    size: int,
+    batch: int,
+    workers: int,
+    canvas: tuple[int, int] | None,
+    seed: int,
 ) -> DataLoader:
     """Shuffled, whole batches only; `workers` processes that live on between epochs."""
     return DataLoader(
-        FrameFiles(paths, size, ours, seed),
+        FrameFiles(paths, size, canvas, seed),
         batch_size=batch,
         shuffle=True,
         num_workers=workers,
@@ -58,8 +70,8 @@ def loader(
 
 def _augmented(frame: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     width, height = frame.size
-    area = rng.uniform(*transforms.CROP_AREA) * width * height
-    aspect = math.exp(rng.uniform(-1, 1) * math.log(transforms.CROP_ASPECT)) * width / height
+    area = rng.uniform(*augmentation.CROP_AREA) * width * height
+    aspect = math.exp(rng.uniform(-1, 1) * math.log(augmentation.CROP_ASPECT)) * width / height
     crop_width = min(width, round(math.sqrt(area * aspect)))
     crop_height = min(height, round(math.sqrt(area / aspect)))
     left = int(rng.integers(width - crop_width + 1))
@@ -77,13 +89,13 @@ def _augmented(frame: Image.Image, size: int, rng: np.random.Generator) -> Image
 def _jittered(frame: Image.Image, operation: int, rng: np.random.Generator) -> Image.Image:
     if operation == 3:
         hue, saturation, value = frame.convert("HSV").split()
-        shift = round(rng.uniform(-transforms.MAX_HUE, transforms.MAX_HUE) * 255)
+        shift = round(rng.uniform(-augmentation.MAX_HUE, augmentation.MAX_HUE) * 255)
         turned = (np.asarray(hue, np.int16) + shift).astype(np.uint8)
         return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
     enhancers = (
-        (ImageEnhance.Brightness, transforms.BRIGHTNESS),
-        (ImageEnhance.Contrast, transforms.CONTRAST),
-        (ImageEnhance.Color, transforms.SATURATION),
+        (ImageEnhance.Brightness, augmentation.BRIGHTNESS),
+        (ImageEnhance.Contrast, augmentation.CONTRAST),
+        (ImageEnhance.Color, augmentation.SATURATION),
     )
     enhancer, most = enhancers[operation]
     return enhancer(frame).enhance(rng.uniform(1 - most, 1 + most))

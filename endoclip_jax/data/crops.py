@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from endoclip_jax.data.source import named_generator
 from endoclip_jax.data.transforms import decode
-from endoclip_jax.data.views import Batch, FrameView
+from endoclip_jax.data.views import Batch, FrameView, empty_frames
 
 _ASPECT = 4 / 3
 _BLUR_SIDE = 224  # pixels, for which radii are published
@@ -129,8 +129,8 @@ class CropsView(FrameView):
     crops: Crops
 
     def empty(self, rows: int) -> Batch:
-        batch = super().empty(rows)
         size, views = self.image_size, len(self.crops.global_views)
+        batch = empty_frames(rows, size, size) | {"record": np.full(rows, -1, np.int64)}
         batch["image"] = np.zeros((rows, views, size, size, 3), np.uint8)
         if self.crops.local is not None:
             side = self.crops.local_size
@@ -142,7 +142,7 @@ class CropsView(FrameView):
         patient, position, rng = self.draw_record(epoch, unit)
         batch["record"][row] = self.records[position]
         for frame in self.in_turn(position, rng):
-            pixels = self.reader.pixels(frame, decode)
+            pixels = self.reader.decoded(frame, decode)
             if pixels is not None:
                 break
         else:

@@ -134,7 +134,7 @@ class _FileView:
     faults: Faults
 
     def empty(self, rows: int) -> Batch:
-        return empty_frames(rows, self.image_size)
+        return empty_frames(rows, self.image_size, self.image_size)
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         batch["frame"][row] = unit

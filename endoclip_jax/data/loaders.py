@@ -124,7 +124,8 @@ def frame_batches(
 ) -> Batches:
     """One frame a patient: `image` u8[b,S,S,3], `record` i64[b], `frame` i64[b], `valid` bool[b].
 
-    Training draws one of the record's candidates each epoch and augments it. Evaluation goes once
+    Training draws one of the record's candidates each epoch and an `augmentation` f32[b,10] of it;
+    its `image` is u8[b,H,W,3], for `data.augmentation.augmented`. Evaluation goes once
     through the records in order, with one frame drawn for good and nothing augmented, in batches
     of even size, padded with `record` and `frame` -1 and `valid` False. UserError for a batch
     larger than the number of patients, or that the processes cannot share.
@@ -161,7 +162,8 @@ def patient_batches(
     process_count: int = 1,
 ) -> Batches:
     """Up to `max_images` (K) frames a patient: `image` u8[b,K,S,S,3], `image_mask` bool[b,K],
-    `frame` i64[b,K], `record` i64[b], `valid` bool[b].
+    `frame` i64[b,K], `record` i64[b], `valid` bool[b]; in training `image` u8[b,K,H,W,3] and
+    `augmentation` f32[b,K,10].
 
     Training samples candidates without replacement each epoch; evaluation takes those of highest
     score, ties by frame order. Padding is black, mask False, frame -1. Otherwise like

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from endoclip_jax.data.source import FrameReader, named_generator
-from endoclip_jax.data.transforms import eval_image, train_image
+from endoclip_jax.data.augmentation import DRAWS, draw_augmentation
+from endoclip_jax.data.source import FrameReader, named_generator, named_uniforms
+from endoclip_jax.data.transforms import decode_onto, eval_image
 
 Batch = dict[str, np.ndarray]
 
 
-def empty_frames(rows: int, size: int) -> Batch:
+def empty_frames(rows: int, height: int, width: int) -> Batch:
     """Padding of one frame a row: black, no frame, not valid."""
     return {
-        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "image": np.zeros((rows, height, width, 3), np.uint8),
         "frame": np.full(rows, -1, np.int64),
         "valid": np.zeros(rows, bool),
     }
@@ -34,7 +36,11 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class FrameView:
-    """One frame of one record of a patient; `groups` are positions in `records` by patient."""
+    """One frame of one record of a patient; `groups` are positions in `records` by patient.
+
+    In training `image` is the frame on a canvas, to be seen through its `augmentation` on the
+    device; in evaluation it is what the model sees.
+    """
 
     reader: FrameReader
     groups: Sequence[Sequence[int]]
@@ -45,17 +51,27 @@ class FrameView:
     image_size: int
     train: bool
 
+    @cached_property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of `image`; the same for every process of a job."""
+        if not self.train:
+            return self.image_size, self.image_size
+        return self.reader.canvas(np.unique(np.concatenate(self.candidates)), self.image_size)
+
     def empty(self, rows: int) -> Batch:
-        return empty_frames(rows, self.image_size) | {"record": np.full(rows, -1, np.int64)}
+        batch = empty_frames(rows, *self.canvas) | {"record": np.full(rows, -1, np.int64)}
+        return batch | self.no_augmentations((rows,))
+
+    def no_augmentations(self, shape: tuple[int, ...]) -> Batch:
+        """Room for what training draws for `shape` frames; nothing in evaluation."""
+        return {"augmentation": np.zeros((*shape, DRAWS), np.float32)} if self.train else {}
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         patient, position, rng = self.draw_record(epoch, unit)
         batch["record"][row] = self.records[position]
         for frame in self.in_turn(position, rng):
-            pixels = self.pixels(epoch, patient, frame)
-            if pixels is not None:
-                batch["image"][row], batch["frame"][row] = pixels, frame
-                batch["valid"][row] = True
+            if self.placed(batch, (row,), epoch, patient, frame):
+                batch["frame"][row], batch["valid"][row] = frame, True
                 return
 
     def draw_record(self, epoch: int, unit: int) -> tuple[str, int, np.random.Generator]:
@@ -71,12 +87,24 @@ class FrameView:
         start = int(rng.integers(len(own)))
         return [*own[start:].tolist(), *own[:start].tolist()]
 
-    def pixels(self, epoch: int, patient: str, frame: int) -> np.ndarray | None:
-        """The frame augmented (training) or as it is, or None if it is damaged."""
+    def placed(
+        self, batch: Batch, where: tuple[int, ...], epoch: int, patient: str, frame: int
+    ) -> bool:
+        """Puts the frame, in training with its augmentation, into the batch; False if damaged."""
+        image = batch["image"][where]
         if not self.train:
-            return self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
-        rng = named_generator(self.seed, self.stream, epoch, patient, self.reader.ordinal(frame))
-        return self.reader.pixels(frame, lambda jpeg: train_image(jpeg, self.image_size, rng))
+            pixels = self.reader.decoded(frame, lambda jpeg: eval_image(jpeg, self.image_size))
+            if pixels is not None:
+                image[:] = pixels
+            return pixels is not None
+        sides = self.reader.decoded(frame, lambda jpeg: decode_onto(image, jpeg, self.image_size))
+        if sides is None:
+            return False
+        draws = named_uniforms(
+            DRAWS, self.seed, self.stream, epoch, patient, self.reader.ordinal(frame)
+        )
+        batch["augmentation"][where] = draw_augmentation(*sides, draws)
+        return True
 
 
 @dataclass(frozen=True)
@@ -88,11 +116,12 @@ class PatientView(FrameView):
     def empty(self, rows: int) -> Batch:
         images = (rows, self.max_images)
         return {
-            "image": np.zeros((*images, self.image_size, self.image_size, 3), np.uint8),
+            "image": np.zeros((*images, *self.canvas, 3), np.uint8),
             "image_mask": np.zeros(images, bool),
             "frame": np.full(images, -1, np.int64),
             "record": np.full(rows, -1, np.int64),
             "valid": np.zeros(rows, bool),
+            **self.no_augmentations(images),
         }
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
@@ -103,9 +132,8 @@ class PatientView(FrameView):
         for frame in (rng.permutation(own) if self.train else own).tolist():
             if filled == self.max_images:
                 break
-            pixels = self.pixels(epoch, patient, frame)
-            if pixels is not None:
-                batch["image"][row, filled], batch["frame"][row, filled] = pixels, frame
+            if self.placed(batch, (row, filled), epoch, patient, frame):
+                batch["frame"][row, filled] = frame
                 batch["image_mask"][row, filled] = batch["valid"][row] = True
                 filled += 1
 
@@ -119,11 +147,11 @@ class ScoringView:
     image_size: int
 
     def empty(self, rows: int) -> Batch:
-        return empty_frames(rows, self.image_size)
+        return empty_frames(rows, self.image_size, self.image_size)
 
     def fill(self, batch: Batch, row: int, epoch: int, unit: int) -> None:
         frame = int(self.frames[unit])
         batch["frame"][row] = frame
-        pixels = self.reader.pixels(frame, lambda jpeg: eval_image(jpeg, self.image_size))
+        pixels = self.reader.decoded(frame, lambda jpeg: eval_image(jpeg, self.image_size))
         if pixels is not None:
             batch["image"][row], batch["valid"][row] = pixels, True

@@ -22,6 +22,8 @@ from endoclip_jax.stages.stage import (
     Terms,
     encode_images,
     encode_texts,
+    pictures,
+    seen,
     split_loaders,
 )
 from endoclip_jax.stages.temperature import log_scale
@@ -73,7 +75,7 @@ def attunement(
     def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         where = cases.position_of(everyone, batch["record"])
         return {
-            "image": batch["image"],
+            **pictures(batch),
             "ids": ids[where],
             "a_v": attributes["a_v"][where].astype(np.float32),
             "a_t": attributes["a_t"][where].astype(np.float32),
@@ -99,4 +101,7 @@ def attunement(
             valid=batch["valid"],
         )
 
-    return PreparedStage("stage2", batches, validation, complete, embed, contrast, notes=notes)
+    return PreparedStage(
+        "stage2", batches, validation, complete, embed, contrast,
+        notes=notes, on_device=seen(setting),
+    )  # fmt: skip

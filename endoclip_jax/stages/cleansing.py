@@ -24,6 +24,8 @@ from endoclip_jax.stages.stage import (
     Terms,
     encode_images,
     encode_texts,
+    pictures,
+    seen,
     split_loaders,
 )
 from endoclip_jax.stages.temperature import log_scale
@@ -79,7 +81,7 @@ def cleansing(
 
     def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         label = np.asarray(index.records["has_polyp"][batch["record"]], np.int32)
-        return {"image": batch["image"], "label": label, "valid": batch["valid"]}
+        return {**pictures(batch), "label": label, "valid": batch["valid"]}
 
     def embed(params: Any, batch: Batch) -> jax.Array:
         return encode_images(model, params, batch["image"])
@@ -108,6 +110,7 @@ def cleansing(
         contrast,
         validate,
         notes,
+        seen(setting),
     )
 
 

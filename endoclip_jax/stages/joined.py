@@ -21,6 +21,8 @@ from endoclip_jax.stages.stage import (
     Terms,
     encode_images,
     encode_texts,
+    pictures,
+    seen,
     split_loaders,
 )
 from endoclip_jax.stages.temperature import log_scale
@@ -59,7 +61,7 @@ def joined(
 
     def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         where = cases.position_of(everyone, batch["record"])
-        return {"image": batch["image"], "ids": ids[where], "valid": batch["valid"]}
+        return {**pictures(batch), "ids": ids[where], "valid": batch["valid"]}
 
     def embed(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return (
@@ -76,4 +78,7 @@ def joined(
             valid=batch["valid"],
         )
 
-    return PreparedStage("clip", batches, validation, complete, embed, contrast, notes=notes)
+    return PreparedStage(
+        "clip", batches, validation, complete, embed, contrast,
+        notes=notes, on_device=seen(setting),
+    )  # fmt: skip

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from endoclip_jax.data.augmentation import augmented
 from endoclip_jax.data.loaders import Batches, frame_batches
 from endoclip_jax.data.tokenizer import Tokenizer
 from endoclip_jax.data.transforms import normalize
@@ -60,6 +62,16 @@ def as_it_is(batch: Batch) -> Batch:
     return batch
 
 
+def pictures(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a loader's batch what says what its frames look like."""
+    return {name: batch[name] for name in ("image", "augmentation") if name in batch}
+
+
+def seen(setting: Setting) -> Callable[[Batch], Batch]:
+    """Turns training's `pictures` into `image` uint8 [..., s, s, 3], on the device."""
+    return partial(augmented, size=setting.image_size)
+
+
 def at_once(embed: Callable[[Any, Batch], Any], contrast: Callable[[Any, Any, Batch], Any]) -> Loss:
     """The loss of a batch whose features are all computed together."""
     return lambda params, batch: contrast(params, embed(params, batch), batch)
@@ -72,6 +84,8 @@ class PreparedStage:
     Attributes:
       complete: adds texts, labels and attributes to a loader's batch and keeps only what the loss
         reads.
+      on_device: what is done to a training batch once it is there, row by row, before the loss:
+        augmentation.
       embed: (parameters, batch) to features, a row for each of the batch's that depends on it
         alone: what the towers do, and what can be done in parts.
       contrast: (parameters, features, batch) to the loss of the global batch and its terms.
@@ -90,6 +104,7 @@ class PreparedStage:
     contrast: Callable[[Any, Any, Batch], tuple[jax.Array, Terms]]
     validate: Callable[[Any], dict[str, float]] = lambda _params: {}
     notes: list[str] = field(default_factory=list)
+    on_device: Callable[[Batch], Batch] = as_it_is
     combine: Callable[[Any, Any], Loss] = at_once
     together: Callable[[Batch], Batch] = as_it_is
     after_update: Callable[[Any, Terms], Any] = lambda params, _terms: params

@@ -27,6 +27,8 @@ from endoclip_jax.stages.stage import (
     Terms,
     encode_images,
     encode_texts,
+    pictures,
+    seen,
     split_loaders,
 )
 from endoclip_jax.stages.temperature import log_scale
@@ -98,7 +100,7 @@ def unification(
     def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         where = cases.position_of(everyone, batch["record"])
         return {
-            "image": batch["image"],
+            **pictures(batch),
             "image_mask": batch["image_mask"],
             "ids": texts["ids"][where],
             "text_mask": texts["mask"][where],
@@ -140,7 +142,10 @@ def unification(
             )
         return contrastive(v, t, scale, union, union, target=target, target_norm=norm, valid=valid)
 
-    return PreparedStage("stage3", batches, validation, complete, embed, contrast, notes=notes)
+    return PreparedStage(
+        "stage3", batches, validation, complete, embed, contrast,
+        notes=notes, on_device=seen(setting),
+    )  # fmt: skip
 
 
 def _texts_and_unions(

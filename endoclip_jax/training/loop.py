@@ -32,11 +32,13 @@ from endoclip_jax.training.sharding import (
     distribute,
     replicate,
     replicated,
+    row_by_row,
     shard_batch,
     shardings,
 )
 from endoclip_jax.training.state import (
     AfterUpdate,
+    Batch,
     Carried,
     Loss,
     TrainState,
@@ -75,6 +77,11 @@ class Stage(Protocol):
     @property
     def complete(self) -> Callable[[HostBatch], HostBatch]:
         """Adds to a loader's batch what the loss needs (texts, labels, attributes)."""
+
+    @property
+    def on_device(self) -> Callable[[Batch], Batch]:
+        """What is done to a training batch on the device before the loss, such as augmentation;
+        rows do nothing to each other."""
 
     @property
     def loss(self) -> Loss:
@@ -164,6 +171,7 @@ def train(
     writes = jax.process_index() == 0
     writer = MetricWriter(folder, resume_step=start, writes=writes)
     progress = Progress(stage.name, start, plan.steps, shown=writes)
+    on_device = row_by_row(stage.on_device, mesh)
     validation_loss = jax.jit(stage.loss)
     losses = _FiniteLosses()
     began = time.monotonic()
@@ -181,7 +189,7 @@ def train(
             watchdog.step(f"{stage.name}, step {step + 1} of {plan.steps}")
             host_batch = next(batches)
             samples.add(step, host_batch["frame"])
-            batch = shard_batch(stage.complete(host_batch), mesh)
+            batch = on_device(shard_batch(stage.complete(host_batch), mesh))
             with profile.step(step):
                 state, running, loss = update(state, running, batch)
             step += 1
@@ -267,7 +275,8 @@ def _validate(
     batches, number = stage.validation.iterate(0), stage.validation.steps_per_epoch
     for place in range(number):
         watchdog.step(f"batch {place + 1} of {number}")
-        value, terms = loss(params, shard_batch(stage.complete(next(batches)), mesh))
+        batch = shard_batch(stage.complete(next(batches)), mesh)
+        value, terms = loss(params, batch)
         for name, term in {"loss": value, **terms}.items():
             if term.ndim == 0:  # an array is meant for `after_update`
                 totals.setdefault(name, []).append(float(term))

@@ -13,7 +13,7 @@ numbers are the same on every mesh, but for the order of sums.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -151,6 +151,17 @@ def _local_devices(mesh: Mesh) -> int:
 def local_share(mesh: Mesh) -> int:
     """Into how many parts this process's rows are split."""
     return _local_devices(mesh) // mesh.shape["model"]
+
+
+def row_by_row(function: Callable[[Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
+    """A compiled function of a batch whose rows do nothing to each other: each device does its own,
+    and none waits for another.
+    """
+    rows = PartitionSpec(BATCH_AXES)
+    # Not checked: what is the same along `model` in is so out.
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    )
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

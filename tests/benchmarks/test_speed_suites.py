@@ -15,7 +15,9 @@ import torch
 from endoclip_jax.benchmarks import growth, loader, loss, opening, peer, step, timing
 from endoclip_jax.benchmarks.command import run
 from endoclip_jax.benchmarks.material import Size
-from endoclip_jax.data.transforms import train_image
+from endoclip_jax.data.augmentation import DRAWS, augment, draw_augmentation
+from endoclip_jax.data.source import Faults, FrameReader
+from endoclip_jax.data.transforms import decode_onto
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIPConfig, TextConfig, VisionConfig
 from endoclip_jax.shards.index import Index
@@ -129,7 +131,8 @@ def test_a_wrong_argument_is_said(argument, message, tmp_path):
 def test_loader_suite_counts_bytes_exactly(suite):
     (row,) = suite.content("loader")["rows"]
     assert set(row["ratios"]) == {
-        "decoding", "transform", "DataLoader", "DataLoader, our transform",
+        "decoding", "our decoding", "ours, augmented", "DataLoader", "DataLoader, our decoding",
+        "DataLoader, both augmented",
     }  # fmt: skip
     read = row["bytes"]
     assert row["frames"] == read["frames"] == 16
@@ -158,14 +161,21 @@ def test_torch_loads_the_same_pictures(tiny_shards, tmp_path):
     index = Index.open(tiny_shards)
     jpegs = [loader.read_frame(index, frame) for frame in range(24)]
     paths = loader._files(tmp_path / "files", jpegs)
-    ours, theirs = (FrameFiles(paths, 16, own, seed=0) for own in (True, False))
-    pairs = [(ours[i].numpy(), theirs[i].numpy()) for i in range(24)]
+    canvas = FrameReader(index, Faults()).canvas(np.arange(24), 16)
+    ours, theirs = (FrameFiles(paths, 16, own, seed=0) for own in (canvas, None))
+    pairs = [
+        (np.asarray(augment(*(part.numpy() for part in ours[i]), 16)), theirs[i][0].numpy())
+        for i in range(24)
+    ]
     assert all(a.shape == b.shape == (16, 16, 3) and b.dtype == np.uint8 for a, b in pairs)
     means = np.asarray([[a.mean((0, 1)), b.mean((0, 1))] for a, b in pairs])
     assert np.abs(means[:, 0] - means[:, 1]).mean() < 15
     assert np.corrcoef(means[:, 0].ravel(), means[:, 1].ravel())[0, 1] > 0.8
     rng = np.random.default_rng((0, 3))
-    np.testing.assert_array_equal(ours[3].numpy(), train_image(jpegs[3], 16, rng))
+    pixels = np.zeros((*canvas, 3), np.uint8)
+    numbers = draw_augmentation(*decode_onto(pixels, jpegs[3], 16), rng.random(DRAWS))
+    np.testing.assert_array_equal(ours[3][0].numpy(), pixels)
+    np.testing.assert_allclose(ours[3][1].numpy(), numbers, rtol=1e-6)
 
 
 def test_score_suite(suite):

@@ -6,14 +6,17 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from endoclip_jax.data.augmentation import DRAWS
 from endoclip_jax.data.loaders import frame_batches, patient_batches, scoring_batches
 from endoclip_jax.data.order import InOrder, Shuffled
-from endoclip_jax.data.transforms import eval_image
+from endoclip_jax.data.transforms import eval_image, reduced_sides
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards.index import Index
+from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.shards.reader import read_frame
 
 SIZE = 16
@@ -137,16 +140,60 @@ def test_epochs_draw_other_frames_and_both_examinations(index, records, candidat
     assert sum(map(len, drawn.values())) > 0.95 * every
 
 
-def test_augmentation_is_redrawn_each_epoch(index, records):
+def test_augmentation_is_redrawn_each_epoch_of_the_same_pixels(index, records):
     only = [index.frame_rows(row)[:1] for row in records.tolist()]
     batches = frames_of(index, records[:6], only[:6])
-    by_frame: dict[int, list[bytes]] = {}
-    for step in range(4):
-        for frame, image in zip(*(batches.at(step)[name] for name in ("frame", "image")),
-                                strict=True):  # fmt: skip
-            by_frame.setdefault(int(frame), []).append(image.tobytes())
+    by_frame: dict[int, list[dict[str, bytes]]] = {}
+    for batch in (batches.at(step) for step in range(4)):
+        for row, frame in enumerate(batch["frame"]):
+            own = {name: batch[name][row].tobytes() for name in ("image", "augmentation")}
+            by_frame.setdefault(int(frame), []).append(own)
     assert len(by_frame) == 6
-    assert all(len(set(images)) == 4 for images in by_frame.values())
+    for drawn in by_frame.values():
+        assert len({own["augmentation"] for own in drawn}) == 4
+        assert len({own["image"] for own in drawn}) == 1
+
+
+def test_training_decodes_into_the_corner_of_a_canvas_that_holds_every_candidate(tmp_path):
+    """Frames of several sizes: the canvas is the largest decoded one, numbers say which part is."""
+    sides = [(64, 64), (40, 96), (96, 40), (100, 90)]
+    index = index_of_sizes(tmp_path, sides)
+    records = index.rows("train")
+    candidates = [index.frame_rows(int(row)) for row in records]
+    batches = frames_of(index, records, candidates, global_batch=4)
+    decoded = [reduced_sides(*own, SIZE) for own in sides]
+    canvas = tuple(np.max(decoded, axis=0))
+    for batch in (batches.at(step) for step in range(3)):
+        assert batch["image"].shape == (4, *canvas, 3) and batch["valid"].all()
+        for row, frame in enumerate(batch["frame"].tolist()):
+            height, width = decoded[frame]
+            whole = np.zeros((*canvas, 3), np.uint8)
+            whole[:height, :width] = simplejpeg.decode_jpeg(
+                read_frame(index, frame), min_height=height, min_width=width, fastupsample=True
+            )
+            np.testing.assert_array_equal(batch["image"][row], whole)
+            assert batch["augmentation"][row, :2].tolist() == [height, width]
+
+
+def index_of_sizes(folder, sides):
+    rng = np.random.default_rng(0)
+    for number, (height, width) in enumerate(sides):
+        examination = folder / "records" / f"exam{number}"
+        examination.mkdir(parents=True)
+        (examination / "report.txt").write_text("The mucosa is normal. No polyp was seen.")
+        blotches = rng.integers(60, 200, (height // 4, width // 4, 3), dtype=np.uint8)
+        pixels = np.kron(blotches, np.ones((4, 4, 1), np.uint8))[:height, :width]
+        pixels = np.pad(pixels, [(0, height - len(pixels)), (0, width - pixels.shape[1]), (0, 0)],
+                        mode="edge")  # fmt: skip
+        (examination / "0.jpg").write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)))
+    prepare(
+        folder / "records", folder / "shards", workers=1, salt=b"s" * 32, progress=False,
+        splits=(100, 0, 0),
+    )  # fmt: skip
+    index = Index.open(folder / "shards")
+    assert sorted(zip(index.frames["height"].tolist(), index.frames["width"].tolist(),
+                      strict=True)) == sorted(sides)  # fmt: skip
+    return index
 
 
 def test_seed_and_stream_change_what_is_drawn(index, records, candidates):
@@ -163,7 +210,11 @@ def test_pixels_depend_on_the_patient_not_on_the_place(index, records, candidate
         batches = frames_of(index, records[1:20], candidates[1:20], global_batch=global_batch)
         loaded = joined([batches.at(step) for step in range(batches.steps_per_epoch)])
         return {
-            int(record): (int(loaded["frame"][row]), loaded["image"][row].tobytes())
+            int(record): (
+                int(loaded["frame"][row]),
+                loaded["image"][row].tobytes(),
+                loaded["augmentation"][row].tobytes(),
+            )
             for row, record in enumerate(loaded["record"])
         }
 
@@ -177,7 +228,8 @@ def test_patient_view_samples_without_replacement(index, records, candidates):
     batches = patients_of(index, records, candidates)
     sampled = Counter()
     for batch in (batches.at(step) for step in range(12)):
-        assert batch["image"].shape == (6, 4, SIZE, SIZE, 3)
+        assert batch["image"].shape == (6, 4, *batches._view.canvas, 3)
+        assert batch["augmentation"].shape == (6, 4, DRAWS)
         for row, record in enumerate(batch["record"]):
             mask, frames = batch["image_mask"][row], batch["frame"][row]
             own = index.frame_rows(int(record))
@@ -187,6 +239,7 @@ def test_patient_view_samples_without_replacement(index, records, candidates):
             assert set(frames[mask]) <= set(own.tolist())
             assert (frames[~mask] == -1).all()
             assert not batch["image"][row][~mask].any()
+            assert not batch["augmentation"][row][~mask].any()
             assert batch["image"][row][mask].any(axis=(1, 2, 3)).all()
             if len(own) > 4:
                 sampled.update(frames.tolist())
@@ -341,7 +394,7 @@ def test_a_record_without_readable_frames_is_invalid_and_black(own_copy):
         batch = batches.at(0)
         row = batch["record"].tolist().index(record)
         assert batch["valid"].tolist() == [place != row for place in range(4)]
-        assert not batch["image"][row].any()
+        assert not batch["image"][row].any() and not batch["augmentation"][row].any()
         assert (batch["frame"][row] == -1).all()
         assert batches.corrupt == len(own)
 
@@ -379,4 +432,16 @@ def test_bytes_that_are_no_jpeg_are_named_too(own_copy, monkeypatch):
     batches = scoring_batches(index, np.arange(2), batch=2, image_size=SIZE)
     assert not batches.at(0)["valid"].any()
     assert batches.corrupt == 2
+    assert "no whole JPEG" in batches.corrupt_names()[0]
+
+
+def test_a_picture_cut_off_leaves_no_pixels_behind(own_copy, monkeypatch):
+    """Training decodes into the batch itself: what was decoded of a broken frame goes again."""
+    index = Index.open(own_copy)
+    monkeypatch.setattr(
+        "endoclip_jax.data.source.read_frame", lambda index, frame: read_frame(index, frame)[:-400]
+    )
+    batches = frames_of(index, np.arange(6), [index.frame_rows(row) for row in range(6)])
+    batch = batches.at(0)
+    assert not batch["valid"].any() and not batch["image"].any()
     assert "no whole JPEG" in batches.corrupt_names()[0]

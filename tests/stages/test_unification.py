@@ -143,7 +143,7 @@ def test_loss_of_real_batches_equals_the_oracle_and_trains_every_part(
     if parts > 1:
         stage = dataclasses.replace(stage, combine=functools.partial(in_parts, parts=parts))
     params = {"clip": clip_params(), "cross": cross_params(mode)}
-    batch = stage.complete(stage.batches.at(0))
+    batch = jax.device_get(stage.on_device(stage.complete(stage.batches.at(0))))
     assert batch["image"].shape == (3, 2, 16, 16, 3) and batch["valid"].all()
     mesh = data_mesh()
     step = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))

@@ -54,6 +54,9 @@ class Regression:
     def complete(self, batch):
         return {"x": batch["x"], "valid": batch["valid"]}
 
+    def on_device(self, batch):
+        return batch
+
     def loss(self, params, batch):
         out = batch["x"] @ params["clip"]["kernel"]
         weight = batch["valid"].astype(jnp.float32)

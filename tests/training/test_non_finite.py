@@ -32,6 +32,9 @@ class Roots:
     def complete(self, batch):
         return {"x": batch["x"], "valid": batch["valid"]}
 
+    def on_device(self, batch):
+        return batch
+
     def loss(self, params, batch):
         loss = jnp.mean(jnp.sqrt(batch["x"] * params["clip"]["kernel"] ** 2))
         return loss, {"entropy": jnp.zeros(()), "excess": loss}

@@ -21,6 +21,7 @@ from endoclip_jax.training.sharding import (
     make_mesh,
     replicate,
     replicated,
+    row_by_row,
     shard_batch,
     shardings,
 )
@@ -57,9 +58,10 @@ def trained(material, stage, case, mesh):
     layout = shardings(state, mesh), replicated(mesh), replicated(mesh)
     update = make_update(stage.loss, optimizer, layout)
     running = replicate(StepMetrics.empty(), mesh)
+    on_device = row_by_row(stage.on_device, mesh)
     losses = []
     for step in range(STEPS):
-        batch = shard_batch(stage.complete(stage.batches.at(step)), mesh)
+        batch = on_device(shard_batch(stage.complete(stage.batches.at(step)), mesh))
         state, running, loss = update(state, running, batch)
         losses.append(float(loss))
         if step == 0:

@@ -183,6 +183,19 @@ def test_a_batched_program_gives_the_same_bytes():
     assert np.abs(apart).max() <= 1 and (apart != 0).mean() < 1e-3  # sums in another order
 
 
+def test_accelerators_get_the_batched_program():
+    """Lowered for them, which needs none: no loop over frames, products of the whole batch."""
+    shapes = (
+        jax.ShapeDtypeStruct((6, 30, 22, 3), jnp.uint8), jax.ShapeDtypeStruct((6, DRAWS), float)
+    )  # fmt: skip
+    for platform, loops in (("cpu", True), ("cuda", False), ("tpu", False)):
+        lowered = jax.export.export(augment, platforms=[platform])(*shapes, size=16)
+        program = lowered.mlir_module()
+        assert ("stablehlo.while" in program) == loops
+        assert program.count("stablehlo.dot_general") == 2
+        assert lowered.out_avals[0].shape == (6, 16, 16, 3)
+
+
 def test_both_mirrors_come_half_of_the_time():
     rng = np.random.default_rng(0)
     mirrored = np.array(

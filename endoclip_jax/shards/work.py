@@ -18,6 +18,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.shards.memory import keep_freed_memory
 from endoclip_jax.shards.parts import load_meta
 from endoclip_jax.shards.progress import TERMINAL_INTERVAL, Progress
 from endoclip_jax.shards.writer import Block, Readings, Settings, Tick, write_block
@@ -63,6 +64,7 @@ def write_shards(
     shown = Progress(frames, len(todo), len(blocks) - len(todo), shown=progress)
     workers = min(workers, len(todo))
     if workers <= 1:
+        keep_freed_memory()
         with one_thread_a_product():
             for block in todo:
                 job.write(block, read(block) if read else None, shown.add)
@@ -121,6 +123,7 @@ def _start_worker(job: Job, done: Any, stop: Any) -> None:
     global _write_in_worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     one_thread_a_product()
+    keep_freed_memory()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     def tick(frames: int) -> None:

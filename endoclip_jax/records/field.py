@@ -88,37 +88,36 @@ def cut_to_field(
     """
     field = find_field(pixels)
     top, left, bottom, right = field.box
-    cut = pixels[top:bottom, left:right]
+    cut = np.ascontiguousarray(pixels[top:bottom, left:right])
     if field.left is None or field.right is None:
         return cut, False
     width = right - left
     starts = np.minimum(np.maximum(np.ceil(field.left), 0), width).astype(np.intp)
     stops = np.minimum(np.maximum(np.floor(field.right) + 1, 0), width).astype(np.intp)
-    if _brightest_beside(pixels, field.box, starts, stops) <= field.level + _OVERLAY_CONTRAST:
+    if _brightest_beside(cut, starts, stops) <= field.level + _OVERLAY_CONTRAST:
         return cut, False
     return _blackened(cut, starts, stops), True
 
 
 def _brightest_beside(
-    pixels: UInt8[np.ndarray, "h w 3"], box: Box, starts: Int[np.ndarray, " n"],
-    stops: Int[np.ndarray, " n"],
-) -> int:  # fmt: skip
-    """The brightest sample of the box's columns left of starts[y] and from stops[y] on, on each of
-    its pixel rows y; 0 if there is none."""
-    top, left, bottom, right = box
-    row = 3 * pixels.shape[1]
-    samples = np.ascontiguousarray(pixels[top:bottom]).reshape(-1)
-    samples = samples[: len(samples) - row + 3 * right]
-    bounds = np.empty((bottom - top, 4), np.intp)  # of a row: box, field, field's end, box's end
-    bounds[:] = np.arange(3 * left, 3 * left + row * (bottom - top), row)[:, None]
-    bounds[:, 1] += 3 * starts
-    bounds[:, 2] += 3 * stops
-    bounds[:, 3] += 3 * (right - left)
-    brightest = np.maximum.reduceat(samples, np.minimum(bounds, len(samples) - 1).reshape(-1))
-    before, _, after, _ = brightest.reshape(-1, 4).T  # nonsense where a range is empty
-    after[-1] = max(after[-1], samples[-1])  # the very last sample, which no bound lies behind
-    before, after = before[starts > 0], after[stops < right - left]
-    return max(int(before.max(initial=0)), int(after.max(initial=0)))
+    cut: UInt8[np.ndarray, "h w 3"], starts: Int[np.ndarray, " h"], stops: Int[np.ndarray, " h"]
+) -> int:
+    """The brightest sample left of column starts[y] and from column stops[y] on, on each row y; 0
+    if there is none.
+
+    In memory what lies right of the field on a row and left of it on the next is one piece.
+    """
+    samples = cut.reshape(-1)
+    height, row = len(cut), 3 * cut.shape[1]
+    bounds = np.empty(2 * height + 1, np.intp)  # where in `samples` field and piece begin in turn
+    rows = np.arange(0, height * row, row)
+    bounds[:-1:2] = rows + 3 * starts
+    bounds[1::2] = rows + 3 * stops
+    bounds[-1] = len(samples)
+    brightest = np.maximum.reduceat(samples, np.minimum(bounds[:-1], len(samples) - 1))[1::2]
+    brightest = brightest[bounds[2::2] > bounds[1::2]]  # reduceat says nonsense of an empty piece
+    before = samples[: bounds[0]]  # the first row's left, which no piece has
+    return max(int(brightest.max(initial=0)), int(before.max(initial=0)))
 
 
 def _blackened(
@@ -143,7 +142,7 @@ def _surround_level(brightness: UInt8[np.ndarray, "h w"]) -> int:
     most = 0.95 * brightness.size
     if np.count_nonzero(brightness < _BRIGHT) < most:
         return highest  # as of most frames, without the whole distribution
-    bright = np.searchsorted(np.cumsum(np.bincount(brightness.ravel())), most)
+    bright = np.bincount(brightness.reshape(-1)).cumsum().searchsorted(most)
     return int(min(max(_SURROUND_SHARE * bright, lowest), highest))
 
 
@@ -236,7 +235,7 @@ def _outline(
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """First and last column of the field's convex hull on each of its rows, in samples."""
     first = field.argmax(axis=1)
-    last = field.shape[1] - 1 - np.ascontiguousarray(field[:, ::-1]).argmax(axis=1)
+    last = field.shape[1] - 1 - field[:, ::-1].argmax(axis=1)
     return _lower_hull(rows, first), -_lower_hull(rows, -last)
 
 

@@ -72,8 +72,12 @@ def _windows(width: int, eights: int) -> Float32[np.ndarray, "w n"]:
 def _has_line(counts: Float32[np.ndarray, "h n"]) -> bool:
     """Whether in a window rows of writing follow one another, with clear rows above and below."""
     height, number = counts.shape
+    is_written = counts >= _STROKES
+    pairs = is_written[1:] & is_written[:-1]
+    if not (pairs[2:] & pairs[:-2]).any():  # as of many frames: nowhere are there _LINE_ROWS[0]
+        return False
     written = np.zeros((number, height + 2), np.int8)  # window after window, parted by a zero
-    written[:, 1:-1] = counts.T >= _STROKES
+    written[:, 1:-1] = is_written.T
     line = written.reshape(-1)
     window, first = np.divmod(np.flatnonzero(line[1:] > line[:-1]), height + 2)
     stop = np.flatnonzero(line[1:] < line[:-1]) % (height + 2)

@@ -322,17 +322,32 @@ def test_strokes_are_counted_as_pixel_by_pixel(height, width, seed):
     np.testing.assert_array_equal(counts, expected)
 
 
+def test_a_line_of_writing_is_found_as_row_by_row():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        height = int(rng.integers(8, 40))
+        rows = np.repeat(rng.choice([0, 1, 3, 5, 9], height), rng.integers(1, 8, height))[:height]
+        counts = np.stack([rows, np.zeros(height)], axis=1).astype(np.float32)
+        expected, stop = False, 0
+        while stop < height:
+            first = stop
+            while stop < height and counts[stop, 0] >= 5:
+                stop += 1
+            above, below = counts[max(first - 3, 0) : first, 0], counts[stop : stop + 3, 0]
+            clear = all(len(side) == 0 or side.min() <= 1 for side in (above, below))
+            expected |= 4 <= stop - first <= 18 and clear
+            stop += 1
+        assert overlay._has_line(counts) == expected
+        found.append(expected)
+    assert 20 < sum(found) < 380
+
+
 @given(seed=st.integers(0, 999))
 @settings(max_examples=20, deadline=None)
 def test_what_lies_beside_the_outline_is_searched_and_blackened_as_pixel_by_pixel(seed):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    top, left, bottom, right = box = (
-        1,
-        int(rng.integers(3)),
-        int(rng.integers(5, 10)),
-        9 + seed % 4,
-    )
+    top, left, bottom, right = 1, int(rng.integers(3)), int(rng.integers(5, 10)), 9 + seed % 4
     starts = rng.integers(0, 4, bottom - top)
     stops = right - left - rng.integers(0, 4, bottom - top)
     expected, brightest = pixels[top:bottom, left:right].copy(), 0
@@ -340,6 +355,6 @@ def test_what_lies_beside_the_outline_is_searched_and_blackened_as_pixel_by_pixe
         for x in [*range(start), *range(stop, right - left)]:
             brightest = max(brightest, int(expected[y, x].max()))
             expected[y, x] = 0
-    assert field_module._brightest_beside(pixels, box, starts, stops) == brightest
-    cut = pixels[top:bottom, left:right]
+    cut = np.ascontiguousarray(pixels[top:bottom, left:right])
+    assert field_module._brightest_beside(cut, starts, stops) == brightest
     np.testing.assert_array_equal(field_module._blackened(cut, starts, stops), expected)

@@ -17,11 +17,13 @@ import re
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from endoclip_jax.evaluation.extraction import extraction_measures, is_grounded
 from endoclip_jax.records.attributes import BIT_NAMES, attribute_bits
-from endoclip_jax.records.extraction import EXTRACTOR, extract
+from endoclip_jax.records.extraction import EXTRACTOR, extract, quantities, scan
+from endoclip_jax.records.extraction.lexicon import lexicon
 from endoclip_jax.records.extraction.quantities import parse_size
 
 DATA = Path(__file__).with_name("data")
@@ -213,3 +215,46 @@ def test_long_descriptions_keep_to_the_limit():
 def test_extractor_names_itself():
     assert EXTRACTOR["name"] == "rules"
     assert EXTRACTOR["version"]
+
+
+PIECES = (
+    "0.5cm", "3 mm", ".4 cm", "x", "、", "to", "two", "Eight millimetres", "一厘米", "十二", "~",
+    "about", "Is", "0-IIa", "NICE 2", "Kudo type IIIs", "polyp #2", "(2)", "3枚", "2-3", "at 20 cm",
+    "from the anal verge", "and", ",", ".", "。", "距肛门", "大小约", "≥", "IV", "twenty", "SIX cm",
+    "same as the surrounding mucosa", "横、降结肠", "2 years ago", "grade 2", "LST-G", "AC", "BBPS",
+    "无异常隆起", "5 minutes", "3/4", "in 2019", "not retrieved", "颜色与周围黏膜相同", "2枚钛夹",
+)  # fmt: skip
+
+
+def test_the_scanners_find_what_their_patterns_find_one_by_one():
+    """The scanners are one pattern each, ordered for speed; here every pattern is tried alone."""
+    rng = np.random.default_rng(0)
+    texts = [rng.choice(["", " "]).join(rng.choice(PIECES, 12)) for _ in range(150)]
+    codes = "|".join(sorted(lexicon().site_codes))
+    plain = [pattern.replace(quantities._BEGINS, "") for pattern, _ in quantities._PATTERNS]
+    plain.append(rf"(?<![A-Za-z])(?:{codes})(?![A-Za-z])")
+    for scanner, patterns, flags in (
+        (quantities._scanner()[0], plain, 0),
+        (scan._patterns()[0], [pattern for pattern, _ in lexicon().patterns], re.IGNORECASE),
+    ):
+        alone = [re.compile(pattern, flags) for pattern in patterns]
+        seen = set()
+        for text in texts:
+            found = [(int(m.lastgroup[1:]), *m.span()) for m in scanner.finditer(text)]
+            assert found == list(first_matches(alone, text)), text
+            seen |= {number for number, _, _ in found}
+        assert len(seen) > 5
+
+
+def first_matches(patterns, text):
+    """(number, start, end) of what matches at each place, the first pattern first."""
+    place = 0
+    while place < len(text):
+        for number, pattern in enumerate(patterns):
+            match = pattern.match(text, place)
+            if match and match.end() > place:
+                yield number, place, match.end()
+                place = match.end()
+                break
+        else:
+            place += 1

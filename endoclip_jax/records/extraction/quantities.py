@@ -37,7 +37,9 @@ _LENGTH = (
     rf"(?:{NUMBER}|\b{_NUMBER_WORD}\b"
     r"|(?:[二三四五六七八九]?十)?[一二两三四五六七八九]|[二三四五六七八九]?十)"
 )
-_CHAIN = rf"(?:(?:{NUMBER}{UNIT}?|{_LENGTH}{UNIT}){JOINT})*{_LENGTH}{UNIT}"
+# How a length begins: a look ahead that spares most places of a text the chain's many ways.
+_BEGINS = rf"(?=[\d.一二两三四五六七八九十]|\b[{''.join(sorted({w[0] for w in _NUMBER_WORDS}))}])"
+_CHAIN = rf"{_BEGINS}(?:(?:{NUMBER}{UNIT}?|{_LENGTH}{UNIT}){JOINT})*{_LENGTH}{UNIT}"
 _CLASSIFIER = r"(?:枚|个|颗|粒|处|只)"
 
 # Nouns whose own length is given; "8 mm clip", "12 mm dominant nodule", "蒂长约1cm".
@@ -355,7 +357,9 @@ def _scanner() -> tuple[re.Pattern[str], tuple[Callable[[Found], Token | None], 
     patterns, readers = zip(
         *_PATTERNS, (rf"(?<![A-Za-z])(?:{codes})(?![A-Za-z])", _site_code), strict=True
     )
-    numbered = (f"(?P<p{i}>{_numbered(pattern, i)})" for i, pattern in enumerate(patterns))
+    # The name is an empty group at the end: a group that opens a branch hides its first character,
+    # by which most branches are passed over.
+    numbered = (f"(?:{_numbered(pattern, i)})(?P<p{i}>)" for i, pattern in enumerate(patterns))
     return re.compile("|".join(numbered)), readers
 
 

@@ -18,7 +18,8 @@ _SAME |= {"或": "or", "nor": "or", "伴": ",", "/": "and", "+": "and"}
 @cache
 def _patterns() -> tuple[re.Pattern, tuple]:
     entries = lexicon().patterns
-    joined = "|".join(f"(?P<p{i}>{pattern})" for i, (pattern, _) in enumerate(entries))
+    # Named by an empty group at the end, for the reason of `quantities`: first characters show.
+    joined = "|".join(f"(?:{pattern})(?P<p{i}>)" for i, (pattern, _) in enumerate(entries))
     return re.compile(joined, re.IGNORECASE), tuple(entry for _, entry in entries)
 
 

@@ -111,10 +111,15 @@ def examine(folder: Path, row: Row, seen: dict[str, int] | None = None) -> Exami
 
 def _inside(folder: Path, name: str) -> Path:
     """The path a manifest names, links followed; refused if it leaves the records folder."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder):
+    path = os.path.realpath(os.path.join(folder, name))
+    if not _is_inside(folder, path):
         raise _Refused("path leaves the records folder", name)
-    return path
+    return Path(path)
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Whether a path without links or dots lies in a folder that has none, or is it."""
+    return path == str(folder) or path.startswith(os.path.join(folder, ""))
 
 
 def _images(folder: Path, name: str) -> tuple[Path, ...]:
@@ -124,22 +129,24 @@ def _images(folder: Path, name: str) -> tuple[Path, ...]:
     if any(character in name for character in "*?["):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise _Refused("path leaves the records folder", name)
-        found = [path for path in folder.glob(name) if _is_image(path.name)]
+        found = [os.fspath(path) for path in folder.glob(name) if _is_image(path.name)]
+        links = [path for path in found if os.path.islink(path)]
     else:
         path = _inside(folder, name)
         if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            names = [name for name in os.listdir(path) if _is_image(name)]
-            found = [path / name for name in names]
-        else:
+            return (path,)
+        if not path.is_dir():
             raise _Refused("images folder missing", name)
+        with os.scandir(path) as entries:  # which know without a look whether they are links
+            images = [entry for entry in entries if _is_image(entry.name)]
+        found = [entry.path for entry in images]
+        links = [entry.path for entry in images if entry.is_symlink()]
     if not found:
         raise _Refused("no images", name)
-    for path in found:
-        if path.is_symlink() and not path.resolve().is_relative_to(folder):
-            raise _Refused("path leaves the records folder", str(path))
-    return tuple(sorted(found, key=lambda path: natural_order(os.fspath(path))))
+    for link in links:
+        if not _is_inside(folder, os.path.realpath(link)):
+            raise _Refused("path leaves the records folder", link)
+    return tuple(Path(path) for path in sorted(found, key=natural_order))
 
 
 def _is_image(name: str) -> bool:
@@ -215,6 +222,8 @@ def _frame_labels(folder: Path, name: str, images: tuple[Path, ...]) -> dict[int
 
 def _places_by_name(folder: Path, images: tuple[Path, ...]) -> dict[str, int]:
     """Position of each image by its name, where that is unique, and by its path in the folder."""
-    count = Counter(path.name for path in images)
-    places = {path.name: i for i, path in enumerate(images) if count[path.name] == 1}
-    return places | {path.relative_to(folder).as_posix(): i for i, path in enumerate(images)}
+    names = [path.name for path in images]
+    count = Counter(names)
+    places = {name: i for i, name in enumerate(names) if count[name] == 1}
+    inside = len(os.path.join(folder, ""))
+    return places | {str(path)[inside:]: i for i, path in enumerate(images)}

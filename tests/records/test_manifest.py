@@ -137,6 +137,29 @@ def test_a_bad_row_is_one_reject_with_its_reason(folder, change, reason):
         assert private not in reject.reason
 
 
+def test_a_folder_whose_name_begins_alike_is_outside(folder):
+    beside = folder.with_name(folder.name + "-more")
+    beside.mkdir()
+    (beside / "report.txt").write_text("Findings: normal.")
+    (beside / "a.jpg").write_bytes(b"")
+    (folder / "linked").symlink_to(beside)
+    manifest(
+        folder,
+        row(report=f"../{beside.name}/report.txt"),
+        row("e2", "p2", images=f"../{beside.name}"),
+        row("e3", "p3", images="linked"),
+        row("e4", "p4", images=str(beside)),
+    )
+    assert {reject.reason for reject in read_records(folder)} == {"path leaves the records folder"}
+
+
+def test_a_link_that_leads_to_itself_is_missing(folder):
+    (folder / "loop").symlink_to("loop")
+    manifest(folder, row(images="loop"), row("e2", "p2", report="loop"))
+    reasons = [reject.reason for reject in read_records(folder)]
+    assert reasons == ["images folder missing", "report unreadable"]
+
+
 def test_a_duplicate_examination_is_rejected_after_the_first(folder):
     manifest(folder, row(), row("e2", "p2"), row("e1", "p3"))
     first, second, third = read_records(folder)

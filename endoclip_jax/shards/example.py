@@ -37,7 +37,7 @@ def encode_example(
         body, starts = _bytes_list(strings)
         entries.append((key, *_entry(key, _BYTES_LIST, body, starts)))
     for key, integers in int_features.items():
-        packed = b"".join(_varint(int(integer) & _UINT64_MASK) for integer in integers)
+        packed = _packed(integers)
         body = _delimited(1, packed) if packed else b""
         entries.append((key, *_entry(key, _INT64_LIST, body, [])))
     entries.sort(key=lambda entry: entry[0])
@@ -75,6 +75,14 @@ def _decode_feature(feature: bytes) -> list[bytes] | list[int]:
             else:
                 raise ValueError(f"feature of kind {kind} is neither bytes nor integers")
     return values
+
+
+def _packed(integers: Sequence[int]) -> bytes:
+    """The integers as varints, one behind the other."""
+    values = [int(integer) & _UINT64_MASK for integer in integers]
+    if max(values, default=0) <= 0x7F:  # as most are: a byte each
+        return bytes(values)
+    return b"".join(map(_varint, values))
 
 
 def _bytes_list(strings: Sequence[bytes]) -> tuple[bytes, list[int]]:

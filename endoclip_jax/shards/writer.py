@@ -194,7 +194,7 @@ def _add_examination(
         },
         {
             "report/has_polyp": [int(extraction["polyp_present"])],
-            "item/attributes": [int(bit) for _, bits, _ in items for bit in bits],
+            "item/attributes": [bit for _, bits, _ in items for bit in bits.tolist()],
             "item/count": [count for _, _, count in items],
             "frame/ordinal": [frame.ordinal for frame in frames],
             "frame/polyp": [frame.polyp for frame in frames],
@@ -247,19 +247,21 @@ def near_duplicates(frames: list[StoredFrame]) -> list[tuple[int, int]]:
 
     The most indicative frame of a polyp is always kept.
     """
-    kept: list[StoredFrame] = []
+    kept: list[tuple[StoredFrame, int]] = []
     duplicates = []
     for frame in sorted(frames, key=lambda frame: not frame.indicative):
-        twin = next((other for other in kept if _alike(frame, other)), None)
+        # As one number, for frames are compared with one another in pairs.
+        bits = int.from_bytes(np.packbits(frame.image.perceptual).tobytes(), "big")
+        twin = next((other for other, its in kept if _alike(bits, its)), None)
         if twin is None or frame.indicative:
-            kept.append(frame)
+            kept.append((frame, bits))
         else:
             duplicates.append((frame.ordinal, twin.ordinal))
     return sorted(duplicates)
 
 
-def _alike(a: StoredFrame, b: StoredFrame) -> bool:
-    return bool(np.count_nonzero(a.image.perceptual ^ b.image.perceptual) <= _DUPLICATE_BITS)
+def _alike(a: int, b: int) -> bool:
+    return (a ^ b).bit_count() <= _DUPLICATE_BITS
 
 
 def _stored_frames(exam: Examination, settings: Settings) -> tuple[list[StoredFrame], list[Reject]]:

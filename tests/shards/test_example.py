@@ -9,7 +9,7 @@ from endoclip_jax.shards.example import decode_example, encode_example
 
 KEYS = st.text(min_size=1, max_size=8)
 STRINGS = st.lists(st.binary(max_size=300), max_size=4)
-INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5)
+INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 130), max_size=5)
 
 
 @settings(max_examples=80, deadline=None)

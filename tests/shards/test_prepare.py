@@ -21,6 +21,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from endoclip_jax.errors import UserError
+from endoclip_jax.records.frames import StoredImage
 from endoclip_jax.shards import work, writer
 from endoclip_jax.shards.index import CARD_FILE, Index
 from endoclip_jax.shards.prepare import prepare
@@ -132,6 +133,30 @@ def test_nothing_that_identifies_a_person_is_stored(records, tmp_path, lines):
     first = min(identities, key=lambda row: row["row"])
     assert first["patient_id"] == "PATIENT0"
     assert first["files"] == ["secret-0.jpg", "secret-1.jpg", "secret-2.jpg"]
+
+
+def test_near_duplicates_are_those_of_bits_compared_one_by_one():
+    rng = np.random.default_rng(0)
+    bases = rng.integers(0, 2, (3, 144)).astype(bool)
+    frames = []
+    for ordinal in range(40):
+        flipped = np.zeros(144, bool)
+        flipped[rng.choice(144, rng.integers(0, 12), replace=False)] = True
+        image = StoredImage(b"", False, False, bases[rng.integers(3)] ^ flipped)
+        frames.append(writer.StoredFrame(ordinal, image, -1, bool(rng.random() < 0.1)))
+    kept, expected = [], []
+    for frame in [f for f in frames if f.indicative] + [f for f in frames if not f.indicative]:
+        twins = [
+            other.ordinal
+            for other in kept
+            if np.sum(other.image.perceptual != frame.image.perceptual) <= 8
+        ]
+        if twins and not frame.indicative:
+            expected.append((frame.ordinal, twins[0]))
+        else:
+            kept.append(frame)
+    assert 10 < len(expected) < 38
+    assert writer.near_duplicates(frames) == sorted(expected)
 
 
 def test_near_duplicates_are_counted_and_dropped_on_request(records, tmp_path, lines):

@@ -1,10 +1,13 @@
 """What preparation costs beside decoding, resizing and encoding alone; and its memory as data grow.
 
 `python launch/benchmark.py --suite=prepare --records=FOLDER` takes a records folder's pictures in
-turns, A B A B: A decodes, resizes and encodes with the very calls of prepare; B is all that prepare
-does with a picture (A, the field of view, writing, the perceptual hash), and C is `prepare` itself
-with one worker. `--grow=100,1000` prepares embedded cohorts of that many examinations and takes the
-largest memory of the main process and of its workers. Writes `prepare.json`.
+turns, A B C A B C: A decodes, resizes and encodes with the very calls of prepare; B is all that
+prepare does with a picture (A, the field of view, writing, the perceptual hash), and C is `prepare`
+itself with one worker, from the manifest to the card. The first turn warms up and counts in no
+ratio; what its C took more than those after it is `start_s`, what a process pays once (imports,
+patterns of the reports' reader). All is processor time. `--grow=100,1000` prepares embedded cohorts
+of that many examinations and takes the largest memory of the main process and of its workers.
+Writes `prepare.json`.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from endoclip_jax.shards.prepare import prepare
 from endoclip_jax.shards.work import one_thread_a_product
 from endoclip_jax.synthetic.cohort import write_cohort
 
+_EXAMINATIONS = 60  # of the embedded cohort: a shard's worth, beside which its card weighs little
+
 
 def main(argv: Sequence[str], out: Path) -> int:
     """Runs the suite; `out` is the default of `--out`. Returns the exit code."""
@@ -56,7 +61,7 @@ def main(argv: Sequence[str], out: Path) -> int:
         folder = Path(name)
         records = Path(options.records) if options.records else folder / "cohort" / "records"
         if not options.records:
-            _cohort(folder / "cohort", 20, options.seed)
+            _cohort(folder / "cohort", _EXAMINATIONS, options.seed)
         if options.enlarge:
             records = shutil.copytree(records, folder / "enlarged")
             enlarge(records, options.enlarge)
@@ -78,44 +83,46 @@ def main(argv: Sequence[str], out: Path) -> int:
 
 
 def speed(records: Path, folder: Path, long_side: int, most: int, pairs: int) -> dict[str, Any]:
-    """Milliseconds a frame (medians) and the turns' ratios, all of processor time."""
+    """Milliseconds a frame (medians) and the turns' ratios, all of processor time; `start_s` in
+    seconds."""
     found = [exam for exam in read_records(records) if isinstance(exam, Examination)]
     pictures = [path.read_bytes() for exam in found for path in exam.images][:most]
     if not pictures:
         raise UserError(f"{records} has no pictures")
 
-    def alone() -> None:
+    def alone(_: int) -> None:
         for picture in pictures:
             encoded(capped(simplejpeg.decode_jpeg(picture, "RGB"), long_side), 92)
 
-    def with_checks() -> None:
+    def with_checks(_: int) -> None:
         for picture in pictures:
             stored_image(picture, long_side, 92)
 
-    turns: list[tuple[float, float]] = []
-    for _ in range(pairs + 1):  # the first turn warms up
-        seconds = []
-        for work in (alone, with_checks):
-            began = time.process_time()
-            work()
-            seconds.append(time.process_time() - began)
-        turns.append((seconds[0], seconds[1]))
-    whole = []
+    def whole(turn: int) -> None:
+        out = folder / f"whole-{turn}"
+        prepare(records, out, long_side=long_side, workers=1, progress=False)
+
     frames = sum(len(exam.images) for exam in found)
-    for turn in range(min(pairs, 3)):
-        began = time.process_time()
-        prepare(records, folder / f"whole-{turn}", long_side=long_side, workers=1, progress=False)
-        whole.append((time.process_time() - began) / frames)
-    base, checked = zip(*turns[1:], strict=True)
-    per_frame = statistics.median(base) / len(pictures)
+    works = ((alone, len(pictures)), (with_checks, len(pictures)), (whole, frames))
+    turns = []
+    for turn in range(pairs + 1):
+        seconds = []
+        for work, done in works:
+            began = time.process_time()
+            work(turn)
+            seconds.append((time.process_time() - began) / done)
+        turns.append(seconds)
+    base, checked, prepared = zip(*turns[1:], strict=True)
     return {
         "pictures": len(pictures),
         "long_side": long_side,
-        "decode_resize_encode_ms": 1e3 * per_frame,
-        "prepared_frame_ms": 1e3 * statistics.median(checked) / len(pictures),
+        "decode_resize_encode_ms": 1e3 * statistics.median(base),
+        "prepared_frame_ms": 1e3 * statistics.median(checked),
         "ratio_frame": spread([a / b for a, b in zip(base, checked, strict=True)]),
-        "prepare_one_worker_ms": 1e3 * statistics.median(whole),
-        "ratio_prepare": spread([per_frame / each for each in whole]),
+        "frames": frames,
+        "prepare_one_worker_ms": 1e3 * statistics.median(prepared),
+        "ratio_prepare": spread([a / c for a, c in zip(base, prepared, strict=True)]),
+        "start_s": frames * (turns[0][2] - statistics.median(prepared)),
     }
 
 

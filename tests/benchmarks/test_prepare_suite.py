@@ -19,7 +19,7 @@ def test_the_prepare_suite_measures_a_records_folder(tmp_path):
     line = ["--suite=prepare", f"--records={tmp_path / 'records'}", f"--out={out}", "--pairs=1"]
     assert run(line) == 0
     speed = json.loads((out / "prepare.json").read_text())["speed"]
-    assert speed["pictures"] == 2 and speed["prepare_one_worker_ms"] > 0
+    assert speed["pictures"] == speed["frames"] == 2 and speed["prepare_one_worker_ms"] > 0
     assert run([*line, "--enlarge=400", "--long_side=64"]) == 0
     speed = json.loads((out / "prepare.json").read_text())["speed"]
     assert speed["enlarged_to"] == 400 and speed["ratio_prepare"]["median"] > 0

@@ -23,6 +23,7 @@ import numpy as np
 from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.results import current_commit, describe_hardware
 from endoclip_jax.files import replace_file
+from endoclip_jax.training.memory import keep_freed_memory
 
 SCHEMA = 1
 CLOCKS = ("wall", "cpu")
@@ -112,7 +113,7 @@ def numbers(text: str, what: str) -> list[int]:
 
 
 def choose_device(device: str) -> None:
-    """Has JAX compute on `cpu` or `gpu`; has to come before anything computes.
+    """Has JAX compute on `cpu` or `gpu`, its memory kept; has to come before anything computes.
 
     Raises:
       UserError: where there is no such device.
@@ -121,6 +122,7 @@ def choose_device(device: str) -> None:
 
     jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
     try:
+        keep_freed_memory()  # as a run does; a peer's memory is that of the same process
         jax.devices()
     except RuntimeError as error:
         raise UserError(

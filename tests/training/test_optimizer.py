@@ -5,11 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from endoclip_jax.training.optimizer import (
     MAX_LOGIT_SCALE,
     Schedule,
+    clip_by_global_norm,
     decayed,
     make_optimizer,
     project_logit_scale,
@@ -89,6 +91,19 @@ def test_gradients_are_clipped_to_global_norm_one():
     update = jax.jit(optimizer.update)
     states = [update({"kernel": grad}, optimizer.init(params), params)[1] for grad in (big, unit)]
     for left, right in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1, 3.0, np.inf, np.nan])
+def test_clipping_equals_that_of_optax(size):
+    ones = {"kernel": np.ones((3, 2), np.float32), "bias": np.ones(2, np.float32)}
+    grads = {**ones, "kernel": np.float32(size) * ones["kernel"]}
+    ours, wanted = (
+        clip.update(grads, clip.init(grads))
+        for clip in (clip_by_global_norm(2.0), optax.clip_by_global_norm(2.0))
+    )
+    assert jax.tree.structure(ours) == jax.tree.structure(wanted)
+    for left, right in zip(*map(jax.tree.leaves, (ours, wanted)), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
 
 

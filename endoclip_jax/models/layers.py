@@ -10,6 +10,7 @@ Initialisation is OpenAI CLIP's scheme for its transformers (``initialize_parame
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -59,10 +60,35 @@ class LayerNorm(nn.Module):
 
 def standardize(x: Float[Array, "... d"], epsilon: float) -> Float[Array, "... d"]:
     """LayerNorm without parameters, in float32."""
-    x = x.astype(jnp.float32)
+    return _standardized(x.astype(jnp.float32), epsilon)
+
+
+# The gradient is written out: derived through mean and variance, XLA's CPU loops work out each
+# row's numbers again for each of its elements.
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _standardized(x: Float[Array, "... d"], epsilon: float) -> Float[Array, "... d"]:
+    return _standardized_forward(x, epsilon)[0]
+
+
+def _standardized_forward(x: Array, epsilon: float) -> tuple[Array, tuple[Array, Array]]:
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    y = centred * inverse
+    return y, (y, inverse)
+
+
+def _standardized_backward(
+    _epsilon: float, kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+    """``(g - mean(g) - y mean(g y)) / deviation`` (Ba et al. 2016, without gain and bias)."""
+    y, inverse = kept
+    mean = jnp.mean(gradient, axis=-1, keepdims=True)
+    along = jnp.mean(gradient * y, axis=-1, keepdims=True)
+    return (inverse * (gradient - mean - y * along),)
+
+
+_standardized.defvjp(_standardized_forward, _standardized_backward)
 
 
 class Linear(nn.Module):

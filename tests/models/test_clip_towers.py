@@ -63,6 +63,20 @@ def as_float64(params: dict) -> dict:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
 
 
+def test_gradient_of_standardizing_equals_differences_in_float64():
+    rng = np.random.default_rng(3)
+    x, weights = rng.normal(2, 3, (2, 4, 7))
+    weighted = jax.grad(lambda x: jnp.sum(weights * layers.standardize(x, 1e-2)))
+
+    def exact(x):
+        centred = x - x.mean(-1, keepdims=True)
+        return np.sum(weights * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-2))
+
+    steps = 1e-5 * np.eye(x.size).reshape(-1, *x.shape)
+    wanted = np.reshape([(exact(x + h) - exact(x - h)) / 2e-5 for h in steps], x.shape)
+    np.testing.assert_allclose(weighted(jnp.asarray(x, jnp.float32)), wanted, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_towers_equal_the_oracle(activation):
     config = dataclasses.replace(TINY, activation=activation)

@@ -33,9 +33,8 @@ from endoclip_jax.errors import UserError
 from endoclip_jax.records.frames import capped, decode_image, encoded, stored_image
 from endoclip_jax.records.manifest import Examination, read_records
 from endoclip_jax.shards.index import read_card
-from endoclip_jax.shards.memory import keep_freed_memory
 from endoclip_jax.shards.prepare import prepare
-from endoclip_jax.shards.work import one_thread_a_product
+from endoclip_jax.shards.work import keep_memory_of_pictures, one_thread_a_product
 from endoclip_jax.synthetic.cohort import write_cohort
 
 _EXAMINATIONS = 60  # of the embedded cohort: a shard's worth, beside which its card weighs little
@@ -65,7 +64,7 @@ def main(argv: Sequence[str], out: Path) -> int:
         if options.enlarge:
             records = shutil.copytree(records, folder / "enlarged")
             enlarge(records, options.enlarge)
-        keep_freed_memory()  # as a worker; A gains by it too
+        keep_memory_of_pictures()  # as a worker; A gains by it too
         with one_thread_a_product():
             results["speed"] = speed(
                 records, folder, options.long_side, options.frames, options.pairs

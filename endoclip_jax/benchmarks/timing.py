@@ -23,7 +23,7 @@ import numpy as np
 from endoclip_jax.errors import UserError
 from endoclip_jax.evaluation.results import current_commit, describe_hardware
 from endoclip_jax.files import replace_file
-from endoclip_jax.training.memory import keep_freed_memory
+from endoclip_jax.training.memory import keep_memory_of_steps
 
 SCHEMA = 1
 CLOCKS = ("wall", "cpu")
@@ -122,7 +122,7 @@ def choose_device(device: str) -> None:
 
     jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])
     try:
-        keep_freed_memory()  # as a run does; a peer's memory is that of the same process
+        keep_memory_of_steps()  # as a run does; a peer's memory is that of the same process
         jax.devices()
     except RuntimeError as error:
         raise UserError(

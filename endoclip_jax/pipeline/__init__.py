@@ -23,7 +23,7 @@ from endoclip_jax.pipeline.tables import run_table
 from endoclip_jax.pipeline.train import RUN_STAGE
 from endoclip_jax.training import checkpoints, processes
 from endoclip_jax.training.compilation import keep_compiled
-from endoclip_jax.training.memory import keep_freed_memory
+from endoclip_jax.training.memory import keep_memory_of_steps
 from endoclip_jax.training.stopping import StopRequest
 
 STAGES_OF = {
@@ -49,7 +49,7 @@ def run(config: ConfigDict, overridden: set[str]) -> int:
         check_fits(config.init.clip, start, CLIPConfig.from_dict(config.model.to_dict()))
     workdir = Path(config.workdir)
     keep_compiled(workdir / "compiled")
-    keep_freed_memory()
+    keep_memory_of_steps()
     if config.goal == "table":
         return run_table(config)
     demonstration = not config.data.shards

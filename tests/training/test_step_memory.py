@@ -10,9 +10,9 @@ import pytest
 PROGRAM = """
 import resource, sys
 import jax, jax.numpy as jnp
-from endoclip_jax.training.memory import keep_freed_memory
+from endoclip_jax.training.memory import keep_memory_of_steps
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    keep_memory_of_steps()
 x = jnp.ones((2048, 2048))
 step = jax.jit(lambda x: jnp.sum((jnp.sin(x) @ x) @ x))
 for _ in range(8):  # the first ones let the heap grow

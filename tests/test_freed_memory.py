@@ -8,9 +8,9 @@ import pytest
 FAULTS = """
 import resource
 import numpy as np
-from endoclip_jax.shards.memory import keep_freed_memory
+from endoclip_jax.memory import keep_freed_memory
 if {kept}:
-    keep_freed_memory()
+    keep_freed_memory(up_to=64 << 20)
 for turn in range(40):
     if turn == 20:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

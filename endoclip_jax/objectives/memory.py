@@ -33,14 +33,14 @@ def predict_temporaries(batch: int, dim: int, attributes: int, devices: int) -> 
     """For a global `batch` of embeddings of `dim` numbers on so many devices.
 
     Dense holds seven matrices of a device's rows by the whole batch, and all texts. Streaming, an
-    upper bound over the targets: five sets of a device's embeddings (texts and their gradients,
-    each also on its way to the next device, and the gradients of images), attributes and sums,
-    and five tiles.
+    upper bound over the targets: three sets of a device's embeddings (the texts it holds, the next
+    ones, and gradients of texts on their way; all others are summed where the results go),
+    attributes and sums, and four tiles.
     """
     rows = -(-batch // devices)
     gathered = batch * dim if devices > 1 else 0
     tile = min(rows, MAX_TILE)
     return Temporaries(
         dense=_FLOAT * (7 * rows * batch + gathered),
-        streaming=_FLOAT * (rows * (5 * dim + 4 * attributes + 16) + 5 * tile**2),
+        streaming=_FLOAT * (rows * (3 * dim + 4 * attributes + 16) + 4 * tile**2),
     )

@@ -11,13 +11,12 @@ again in the backward pass. What the targets ask for beside them:
 
     target           f(M)                sum_j w_ij S_ij from        entropy from
     onehot           0                   the diagonal                nothing: it is 0
-    l1, none         M                   ``C = A^T T``, [a, d]       tiles of M
+    l1, none         M                   sums over attributes        tiles of M
     power(p)         M^p                 tiles of M and S            tiles of M
     softmax(tau)     exp((M - 1)/tau)    tiles of M and S            tiles of M
     multi_positive   [M = 1]             tiles of M and S            tiles of M
 
-``sum_j M_ij S_ij = e^scale v_i . (C^T a_i)`` with ``C = sum_j a_j t_j^T``, and another ``C`` for
-the other direction. Under ``none`` ``w`` is ``M`` itself, without the term of the diagonal.
+Under ``none`` ``w`` is ``M`` itself, without the term of the diagonal.
 """
 
 from __future__ import annotations
@@ -39,8 +38,6 @@ from endoclip_jax.objectives.soft_targets import (
     masked_mean,
 )
 from endoclip_jax.objectives.tiles import MAX_TILE, Ring, Sums, tiled_sums
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def streaming_loss(
@@ -67,8 +64,7 @@ def streaming_loss(
         wide = jnp.promote_types(v.dtype, jnp.float32)
         weights = None if target == "onehot" else Weights(target, target_norm)
         valid = jnp.ones(len(v), bool) if valid is None else valid
-        by_tile = weights is not None and not weights.linear
-        ring = Ring(mesh, axes, tile, weights, products=by_tile)
+        ring = Ring(mesh, axes, tile, weights, linear=weights is not None and weights.linear)
         batch = _Batch(
             v.astype(wide),
             t.astype(wide),
@@ -78,14 +74,8 @@ def streaming_loss(
             None if weights is None else _constant_units(a_t, valid),
         ).padded(ring.size)
 
-        rows, columns = tiled_sums(ring, *batch)
-        if weights is not None and weights.linear:
-            row_products, column_products = _linear_products(batch)
-            rows, columns = (
-                rows._replace(product=row_products),
-                columns._replace(product=column_products),
-            )
-        own = _own_pairs(weights, batch)
+        rows, columns, own_logits = tiled_sums(ring, *batch)
+        own = _own_pairs(weights, batch, own_logits)
         normalized = weights is None or weights.normalized
         loss, entropy = (
             (one + other) / 2
@@ -159,32 +149,12 @@ def _constant_units(a: Array | None, valid: Array) -> Array:
     return jax.lax.stop_gradient(l2_normalize(jnp.where(valid[:, None], a, 0)))
 
 
-def _own_pairs(weights: Weights | None, batch: _Batch) -> _OwnPairs:
-    v, t = (jnp.where(batch.valid[:, None], x, 0) for x in (batch.v, batch.t))
-    logit = jnp.exp(batch.logit_scale) * jnp.sum(v * t, axis=1)
+def _own_pairs(weights: Weights | None, batch: _Batch, logit: Array) -> _OwnPairs:
     if weights is None:
         return _OwnPairs(jnp.ones_like(logit), jnp.zeros_like(logit), logit)
     assert batch.a_v is not None and batch.a_t is not None
     weight = weights(jnp.sum(batch.a_v * batch.a_t, axis=1))
     return _OwnPairs(1 - weight, jax.scipy.special.xlogy(weight, weight), logit)
-
-
-def _linear_products(batch: _Batch) -> tuple[Array, Array]:
-    """``sum_j M_ij S_ij`` of rows, and of columns, by way of sums over attributes.
-
-    Plain code over the sharded batch; its steps are done again in the backward pass, not kept.
-    """
-
-    @jax.checkpoint
-    def products(x: Array, a: Array, y: Array, b: Array) -> Array:
-        x, y = (jnp.where(batch.valid[:, None], side, 0) for side in (x, y))
-        by_attribute = jnp.einsum("ja,jd->ad", b, y, precision=_HIGHEST)
-        projected = jnp.einsum("id,ad->ia", x, by_attribute, precision=_HIGHEST)
-        return jnp.exp(batch.logit_scale) * jnp.sum(a * projected, axis=1)
-
-    v, t, a_v, a_t = batch.v, batch.t, batch.a_v, batch.a_t
-    assert a_v is not None and a_t is not None
-    return products(v, a_v, t, a_t), products(t, a_t, v, a_v)
 
 
 def _direction(

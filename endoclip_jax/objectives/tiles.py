@@ -13,6 +13,14 @@ and columns: a tile is formed, folded into the sums of its rows and of its colum
 So both directions of the loss come from one pass, and memory is linear in ``B``. The backward
 pass forms the tiles again. The next columns do not depend on the work on the present ones, so a
 scheduler can send them meanwhile.
+
+Where the weights are the similarity itself, their products with the logits need no tile:
+``sum_j M_ij S_ij = e^scale v_i . (C^T a_i)`` with ``C = sum_j a_j t_j^T``, ``[a, d]``, and another
+``C`` for the columns.
+
+All that needs no tile, these products and the diagonal, is summed in here too, so that the
+backward pass can start the gradients from it and let the ring add to them where they are. What is
+added to the ring's gradients afterwards would take as much memory as they do once more.
 """
 
 from __future__ import annotations
@@ -42,19 +50,25 @@ class Ring:
     Attributes:
       axes: mesh axes over which the batch is split; together they are the ring.
       weights: target weights from morphological similarity, elementwise, or None: no targets.
-      products: whether weights times logits are summed too, with gradients; the sums of weights
-        and of their entropy have none.
+        They, their entropy and their products with the logits are summed; the products have
+        gradients, the others none.
+      linear: whether the weights are the similarity itself, so that the products need no tile.
     """
 
     mesh: Mesh
     axes: tuple[str, ...] = ("data",)
     tile: int = MAX_TILE
     weights: Callable[[Array], Array] | None = None
-    products: bool = False
+    linear: bool = False
 
     @property
     def size(self) -> int:
         return math.prod(self.mesh.shape[axis] for axis in self.axes)
+
+    @property
+    def products_by_tile(self) -> bool:
+        """Whether tiles are asked for the products of weights and logits."""
+        return self.weights is not None and not self.linear
 
 
 class Sums(NamedTuple):
@@ -71,7 +85,7 @@ class _Side(NamedTuple):
 
     x: Array
     valid: Array
-    attributes: Array | None
+    attributes: Any  # an array, or None where no weights are asked for
 
 
 class _Running(NamedTuple):
@@ -101,12 +115,13 @@ def tiled_sums(
     valid: Bool[Array, " b"],
     a_v: Float[Array, "b a"] | None,
     a_t: Float[Array, "b a"] | None,
-) -> tuple[Sums, Sums]:
-    """Sums of the rows and of the columns of ``S = exp(logit_scale) v t^T``.
+) -> tuple[Sums, Sums, Array]:
+    """Sums of the rows and of the columns of ``S = exp(logit_scale) v t^T``; its diagonal, ``[b]``.
 
     ``b`` must be a multiple of the ring's size. Rows and columns that are not ``valid`` stand in
     no sum, whatever they hold, and get zero gradients; sums *of* them are finite and without
-    meaning. ``a_v, a_t``: attribute rows of unit length, constants, for ``ring.weights``.
+    meaning. ``a_v, a_t``: constants for ``ring.weights``, attribute rows of unit length, zero
+    where not ``valid``.
     """
 
     def local(scale: Array, sides: tuple[_Side, _Side]) -> tuple[Sums, ...]:
@@ -122,23 +137,25 @@ def tiled_sums(
         _, *sums = jax.lax.fori_loop(0, ring.size, visit, (columns, nothing, nothing))
         return tuple(_finished(own, len(sides[0].x)) for own in sums)
 
-    sides = _Side(v, valid, a_v), _Side(t, valid, a_t)
-    rows, columns = _on_every_device(ring, local)(jnp.exp(logit_scale), sides)
-    return rows, columns
+    scale, sides = jnp.exp(logit_scale), (_Side(v, valid, a_v), _Side(t, valid, a_t))
+    rows, columns = _on_every_device(ring, local)(scale, sides)
+    if ring.linear:
+        of_rows, of_columns = _linear_products(scale, *sides)
+        rows, columns = rows._replace(product=of_rows), columns._replace(product=of_columns)
+    return rows, columns, _own_logits(scale, *sides)
 
 
-def _forward(ring: Ring, *arguments: Any) -> tuple[tuple[Sums, Sums], Any]:
-    sums = tiled_sums(ring, *arguments)
-    return sums, (arguments, tuple(own.log_partition for own in sums))
+def _forward(ring: Ring, *arguments: Any) -> tuple[tuple[Sums, Sums, Array], Any]:
+    rows, columns, own = tiled_sums(ring, *arguments)
+    return (rows, columns, own), (arguments, (rows.log_partition, columns.log_partition))
 
 
-def _backward(ring: Ring, residuals: Any, cotangents: tuple[Sums, Sums]) -> tuple[Any, ...]:
+def _backward(ring: Ring, residuals: Any, cotangents: tuple[Sums, Sums, Array]) -> tuple[Any, ...]:
     """``dS_ij = g_i e^{S_ij - L_i} + g_j e^{S_ij - L_j} + w_ij (h_i + h_j)``, tile by tile."""
     (v, t, logit_scale, valid, a_v, a_t), log_partitions = residuals
-    if not ring.products:  # then no gradient depends on the weights
-        ring, a_v, a_t = replace(ring, weights=None), None, None
+    *by_sums, by_own = cotangents
 
-    def local(scale: Array, sides: Any, pulls: Any) -> tuple[Array, Array]:
+    def local(scale: Array, sides: Any, pulls: Any, starts: Any) -> tuple[Array, Array]:
         size = len(sides[0].x)
         (rows, columns), (row_pull, column_pull) = _tiled(ring, sides), _tiled(ring, pulls)
 
@@ -150,23 +167,72 @@ def _backward(ring: Ring, residuals: Any, cotangents: tuple[Sums, Sums]) -> tupl
             )
             return *following, by_rows, _to_next(ring, by_columns)
 
-        zeros = jnp.zeros_like(rows.x)
         *_, by_rows, by_columns = jax.lax.fori_loop(
-            0, ring.size, visit, (columns, column_pull, zeros, zeros)
+            0, ring.size, visit, (columns, column_pull, *_tiled(ring, starts))
         )
         return _untiled(by_rows, size), _untiled(by_columns, size)
 
-    sides = _Side(v, valid, a_v), _Side(t, valid, a_t)
+    scale, sides = jnp.exp(logit_scale), (_Side(v, valid, a_v), _Side(t, valid, a_t))
     pulls = [
         _Pull(log_partition, by.log_partition, by.product)
-        for log_partition, by in zip(log_partitions, cotangents, strict=True)
+        for log_partition, by in zip(log_partitions, by_sums, strict=True)
     ]
-    by_v, by_t = _on_every_device(ring, local)(jnp.exp(logit_scale), sides, pulls)
+    starts = _own_pulls(scale * by_own, *sides)
+    if ring.linear:
+        starts = jax.tree.map(jnp.add, starts, _linear_pulls(scale, *sides, *pulls))
+    if not ring.products_by_tile:  # then no tile's gradient depends on the weights
+        ring = replace(ring, weights=None)
+        sides = sides[0]._replace(attributes=None), sides[1]._replace(attributes=None)
+    by_v, by_t = _on_every_device(ring, local)(scale, sides, pulls, starts)
     by_logit_scale = jnp.sum(jnp.where(valid[:, None], v, 0) * by_v)  # sum_ij dS_ij S_ij
     return by_v, by_t, by_logit_scale, None, None, None
 
 
 tiled_sums.defvjp(_forward, _backward)
+
+
+def _own_logits(scale: Array, rows: _Side, columns: _Side) -> Array:
+    """``S_ii``, ``[b]``; 0 where not valid."""
+    return scale * jnp.sum(_masked(rows).x * _masked(columns).x, axis=1)
+
+
+def _own_pulls(by_cosine: Array, rows: _Side, columns: _Side) -> tuple[Array, Array]:
+    """Gradients ``[b, d]`` of the diagonal by rows, and by columns."""
+    by_rows, by_columns = (by_cosine[:, None] * _masked(other).x for other in (columns, rows))
+    return by_rows, by_columns
+
+
+def _linear_products(scale: Array, rows: _Side, columns: _Side) -> tuple[Array, Array]:
+    """``sum_j M_ij S_ij`` of rows, and of columns, ``[b]``; plain code over the split batch."""
+
+    def products(own: _Side, other: _Side) -> Array:
+        by_attribute = jnp.einsum("ja,jd->ad", other.attributes, other.x, precision=_HIGHEST)
+        projected = jnp.einsum("id,ad->ia", own.x, by_attribute, precision=_HIGHEST)
+        return scale * jnp.sum(own.attributes * projected, axis=1)
+
+    rows, columns = _masked(rows), _masked(columns)
+    return products(rows, columns), products(columns, rows)
+
+
+def _linear_pulls(
+    scale: Array, rows: _Side, columns: _Side, row_pull: _Pull, column_pull: _Pull
+) -> tuple[Array, Array]:
+    """Gradients ``[b, d]`` of the linear products by rows, and by columns.
+
+    ``e^scale sum_j M_ij (h_i + h_j) y_j = e^scale (h_i a_i . C + a_i . H)``, with ``C`` and
+    ``H = sum_j h_j a_j y_j^T`` formed, and pulled back, as one matrix ``[2 a, d]``.
+    """
+
+    def pulls(own: _Side, own_pull: _Pull, other: _Side, other_pull: _Pull) -> Array:
+        a, b = own.attributes, other.attributes
+        once_and_weighted = jnp.concatenate([b, other_pull.by_product[:, None] * b], axis=1)
+        weighted_and_once = jnp.concatenate([own_pull.by_product[:, None] * a, a], axis=1)
+        sums = scale * jnp.einsum("jk,jd->kd", once_and_weighted, other.x, precision=_HIGHEST)
+        return jnp.einsum("ik,kd->id", weighted_and_once, sums, precision=_HIGHEST)
+
+    rows, columns = _masked(rows), _masked(columns)
+    by_rows = pulls(rows, row_pull, columns, column_pull)
+    return by_rows, pulls(columns, column_pull, rows, row_pull)
 
 
 def _fold_block(
@@ -214,7 +280,7 @@ def _pull_block(
             by_logits = row_pull.by_partition[:, None] * jnp.exp(
                 logits - row_pull.log_partition[:, None]
             ) + column_pull.by_partition * jnp.exp(logits - column_pull.log_partition)
-            if ring.products:
+            if ring.products_by_tile:
                 by_logits += weights * (row_pull.by_product[:, None] + column_pull.by_product)
             by_cosines = scale * by_logits
             by_row += jnp.einsum("ij,jd->id", by_cosines, column.x, precision=_HIGHEST)
@@ -253,14 +319,14 @@ def _folded(ring: Ring, sums: _Running, logits: Array, weights: Any, axis: int) 
         sums.weight + jnp.sum(weights, axis),
         sums.weight_log + jnp.sum(jax.scipy.special.xlogy(weights, weights), axis),
         # A masked weight is 0 and a masked logit finite, so that their product is 0.
-        sums.product + jnp.sum(weights * logits, axis) if ring.products else None,
+        sums.product + jnp.sum(weights * logits, axis) if ring.products_by_tile else None,
     )
 
 
 def _nothing(ring: Ring, shape: tuple[int, ...], dtype: Any) -> _Running:
     zeros = jnp.zeros(shape, dtype)
     weighted = zeros if ring.weights else None
-    product = zeros if ring.products else None
+    product = zeros if ring.products_by_tile else None
     return _Running(jnp.full(shape, MASKED, dtype), zeros, weighted, weighted, product)
 
 
@@ -308,9 +374,12 @@ def _untiled(x: Array, size: int) -> Array:
 
 
 def _tile_of(side: _Side, i: Array) -> _Side:
-    """One tile's rows; vectors that are not valid are zero."""
-    x, valid, attributes = _take(side, i)
-    return _Side(jnp.where(valid[:, None], x, 0), valid, attributes)
+    return _masked(_take(side, i))
+
+
+def _masked(side: _Side) -> _Side:
+    """With zeros for the vectors that are not valid."""
+    return side._replace(x=jnp.where(side.valid[:, None], side.x, 0))
 
 
 def _take(tree: _T, i: Array) -> _T:

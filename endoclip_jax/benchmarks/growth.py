@@ -171,10 +171,11 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     figure, grid = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
     for axes, (name, key, across, up, height) in zip(grid.flat, _PLOTS, strict=True):
         rows = results[name]
-        axes.plot([row[key] for row in rows], [height(row) for row in rows], marker="o")
+        heights = [height(row) for row in rows]
+        axes.plot([row[key] for row in rows], heights, marker="o")
         axes.set_xlabel(across)
         axes.set_ylabel(up)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(heights))
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

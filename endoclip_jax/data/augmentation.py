@@ -36,7 +36,9 @@ DRAWS = 10
 _MAX_TURN = MAX_HUE / (2 * math.pi / (3 * math.sqrt(3)))
 
 
-def draw_augmentation(height: int, width: int, draws: Float[np.ndarray, 10]) -> tuple[float, ...]:
+def draw_augmentation(
+    height: int, width: int, draws: Float[np.ndarray, "draws=10"]
+) -> tuple[float, ...]:
     """The augmentation of a frame of `height` by `width` pixels from numbers in [0, 1).
 
     The crop keeps 0.8 to 1 of the area; both mirrorings (a colon has no upright) have probability
@@ -89,13 +91,13 @@ def augment(
 
 
 def _augment_one(
-    image: UInt8[Array, "h w 3"], numbers: Float[Array, 10], *, size: int
+    image: UInt8[Array, "h w 3"], numbers: Float[Array, "numbers=10"], *, size: int
 ) -> UInt8[Array, "size size 3"]:
     canvas_height, canvas_width, _ = image.shape
     height, width, top, left, crop_height, crop_width, *jitter = jnp.unstack(numbers)
     across = _resize_weights(canvas_width, width, left, crop_width, size)
     down = _resize_weights(canvas_height, height, top, crop_height, size)
-    # TensorFloat-32 where there is it: bytes are exact in it, weights to 2**-11.
+    # TensorFloat-32 where there is it: both factors to 2**-11, an eighth of a grey level.
     product = partial(jnp.einsum, precision=jax.lax.Precision.HIGH)
     pixels = jnp.clip(product("xw,hwc->hxc", across, image.astype(jnp.float32)), 0, 255)
     pixels = jnp.clip(product("yh,hxc->yxc", down, pixels), 0, 255)

@@ -19,7 +19,7 @@ def keep_memory_of_steps() -> None:
 
     Has to come before any device is touched: programs are run by the thread that calls them instead
     of one of the client's own, whose part of glibc's memory takes no large blocks. With more than
-    one device in the process they have threads of their own all the same, and nothing changes.
+    one device in the process they may have threads of their own all the same: not measured.
     """
     if sys.platform != "linux":
         return

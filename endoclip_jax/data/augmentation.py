@@ -1,8 +1,8 @@
 """Training's augmentation: ten numbers drawn on the host, carried out on the device.
 
-A random resized crop, both mirrorings and a light colour jitter. Resizing is four fifths of what it
-costs to load a frame, more than a host has time for beside an accelerator, and two products of
-matrices to a device. So a loader only decodes:
+A random resized crop, both mirrorings and a light colour jitter. Resizing and colours are four
+fifths of what it costs to load a frame, more than a host has time for beside an accelerator, and
+two products of matrices to a device. So a loader only decodes:
 
     host     JPEG ──decode_onto──▶ corner of a canvas uint8 [H, W, 3], `draw_augmentation` [10]
     device   canvas, numbers ──augment──▶ uint8 [S, S, 3]

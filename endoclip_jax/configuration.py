@@ -58,10 +58,12 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     Raises:
       UserError: for a missing file, an unknown key or a value of another type.
     """
+    words = [_found_from(argument, root) for argument in _file_first(argv)]
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
-        "config", None, "A file of configs/, e.g. configs/pipeline.py.", flag_values=values
-    )
+        "config", None, "A file of configs/, e.g. configs/pipeline.py.", flag_values=values,
+        sys_argv=words,
+    )  # fmt: skip
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the run; default runs/default.", flag_values=values
     )
@@ -71,7 +73,7 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     )  # fmt: skip
     flags.DEFINE_bool("help", False, "Shows this text.", short_name="h", flag_values=values)
     try:
-        rest = values([_found_from(argument, root) for argument in argv])
+        rest = values(words)
         chosen = None if config.value is None else ConfigDict(config.value.to_dict())
     except OSError:
         raise UserError(
@@ -95,6 +97,17 @@ def read_command_line(argv: Sequence[str], root: Path) -> tuple[ConfigDict, set[
     if profile.value is not None:
         chosen.log.profile = profile.value
     return chosen, set(config_flags.get_override_values(values["config"]))
+
+
+def _file_first(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--config FILE` before what it is changed by, as absl needs them."""
+    program, *words = argv
+    for at, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if name in ("--config", "-config"):
+            own = words[at : at + (1 if equals else 2)]
+            return [program, *own, *words[:at], *words[at + len(own) :]]
+    return [program, *words]
 
 
 def _found_from(argument: str, root: Path) -> str:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from devices import environment
@@ -42,8 +41,7 @@ def launch(script, *arguments, cwd, code=0):
 def launch_here(*arguments):
     """What `launch/main.py` does, in this process: its start-up is paid already."""
     argv = ["main.py", *map(str, arguments)]
-    with mock.patch.object(sys, "argv", argv):  # ml_collections reads overrides there
-        return run_configuration(*read_command_line(argv, ROOT))
+    return run_configuration(*read_command_line(argv, ROOT))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """The baselines DINO and SSCD, launched as a person does, and as rows beside the three stages."""
 
-import sys
-from unittest import mock
-
 import numpy as np
 import pytest
 from test_launch import ROOT, TINY_MODEL, launch_here
@@ -56,8 +53,7 @@ def test_beside_the_stages_a_baseline_updates_as_often_as_they(tiny_shards, tmp_
         "main.py", "--config=configs/pipeline.py", f"--workdir={tmp_path}",
         f"--config.data.shards={tiny_shards}", *SMALL,
     ]  # fmt: skip
-    with mock.patch.object(sys, "argv", argv):  # ml_collections reads overrides there
-        config = resolve(*read_command_line(argv, ROOT))
+    config = resolve(*read_command_line(argv, ROOT))
     for stage in ("stage1", "stage2", "stage3"):
         for name in FOLDERS_OF[stage]:
             for part in ("meta", "state"):

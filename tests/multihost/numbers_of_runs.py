@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from unittest import mock
 
 from tiny_model import TINY_KEYS
 
@@ -60,9 +58,7 @@ def small_arguments(goal, workdir, keys):
 
 def command_line(arguments):
     """What `launch/main.py` makes of its arguments."""
-    argv = ["main.py", *arguments]
-    with mock.patch.object(sys, "argv", argv):
-        return read_command_line(argv, ROOT)
+    return read_command_line(["main.py", *arguments], ROOT)
 
 
 def with_data(workdir, data, arguments):

@@ -75,6 +75,8 @@ def test_the_salt_decides_the_hashes_and_is_kept(records, tmp_path):
     assert prepared(folder, tmp_path / "c", salt=salt).card["fingerprint"] == first
     with pytest.raises(UserError, match="salt given is not the one"):
         prepared(folder, tmp_path / "a", salt=SALT)
+    (tmp_path / "a").rename(tmp_path / "moved away")  # as a data set of another schema has to be
+    assert prepared(folder, tmp_path / "a", salt=None).card["fingerprint"] == first
 
 
 def test_rows_and_frames_are_all_accounted_for(records, tmp_path, lines):

@@ -26,6 +26,7 @@ from endoclip_jax.benchmarks.timing import Row, about, numbers, spread, take_tur
 from endoclip_jax.data.loaders import scoring_batches
 from endoclip_jax.models.clip import CLIP, CLIPConfig, initial_params
 from endoclip_jax.shards.index import Index
+from endoclip_jax.training.memory import keep_memory_of_steps
 from endoclip_jax.training.metrics import StepMetrics
 from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import data_mesh, replicate, shard_batch
@@ -53,6 +54,7 @@ def main(argv: Sequence[str], out: Path) -> int:
     options = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", _MOST_DEVICES)
+    keep_memory_of_steps()  # as a run does
     results = about("growth", size=options.size, seed=options.seed) | grow(
         SIZES[options.size].model,
         batches=numbers(options.batches, "--batches"),

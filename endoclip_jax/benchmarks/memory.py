@@ -8,9 +8,7 @@ is seen alone: parts and remat on one device, fsdp on all of them with the batch
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from endoclip_jax.benchmarks.material import SIZES
+from endoclip_jax.benchmarks.timing import about, write_json
 from endoclip_jax.errors import UserError
 from endoclip_jax.models.clip import CLIP, CLIPConfig
 from endoclip_jax.models.layers import REMAT
@@ -32,7 +31,6 @@ from endoclip_jax.training.optimizer import Schedule, make_optimizer
 from endoclip_jax.training.sharding import make_mesh, over_data, replicated, shardings
 from endoclip_jax.training.state import Loss, TrainState, make_update
 
-SCHEMA = 2
 # LLVM works on what is planned already, and takes most of the time on a CPU.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 Row = dict[str, Any]
@@ -75,10 +73,10 @@ def main(argv: Sequence[str], out: Path) -> int:
     accumulate, fsdp = _numbers(options.accumulate), _numbers(options.fsdp)
     everything = ways(accumulate, remat, fsdp, jax.device_count())
     config = SIZES[options.size].model
+    head = about("memory", size=options.size)
     results = run(config, options.batch, options.dtype, everything)
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "memory.json"
-    path.write_text(json.dumps({"size": options.size, **results}, indent=1) + "\n")
+    write_json(path, head | results)
     print(f"\n{table(results)}\n\nwritten to {path}")
     return 0
 
@@ -103,18 +101,7 @@ def run(
     for number, way in enumerate(everything, start=1):
         say(f"compiling {number} of {len(everything)}: {way}")
         rows.append({**way._asdict(), **planned(config, batch, dtype, way)})
-    return {
-        "schema": SCHEMA,
-        "batch": batch,
-        "dtype": dtype,
-        "hardware": {
-            "platform": jax.default_backend(),
-            "device": jax.devices()[0].device_kind,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-        },
-        "rows": rows,
-    }
+    return {"batch": batch, "dtype": dtype, "rows": rows}
 
 
 def table(results: Row) -> str:

@@ -2,7 +2,8 @@
 
 A random resized crop, both mirrorings and a light colour jitter. Resizing and colours are four
 fifths of what it costs to load a frame, more than a host has time for beside an accelerator, and
-two products of matrices to a device. So a loader only decodes:
+two products of matrices to a device. So a loader of a stage only decodes (the views of `crops.py`
+are still the host's):
 
     host     JPEG ──decode_onto──▶ corner of a canvas uint8 [H, W, 3], `draw_augmentation` [10]
     device   canvas, numbers ──augment──▶ uint8 [S, S, 3]

@@ -110,9 +110,13 @@ class Index:
             try:
                 table = _open_table(path)
             except (OSError, ValueError) as error:
-                raise UserError(f"{path} cannot be read ({error}): {_anew(folder)}") from error
+                raise UserError(
+                    f"{path} cannot be read ({error}): {how_to_make_anew(folder)}"
+                ) from error
             if table.dtype != dtype or len(table) != card["counts"][name]:
-                raise UserError(f"{path} does not belong to {folder / CARD_FILE}: {_anew(folder)}")
+                raise UserError(
+                    f"{path} does not belong to {folder / CARD_FILE}: {how_to_make_anew(folder)}"
+                )
             tables[name] = table
         return cls(folder, card, tables)
 
@@ -170,17 +174,17 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"python launch/prepare.py --records=RECORDS --out={folder}"
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {_anew(folder)}") from error
+        raise UserError(f"{path} cannot be read ({error}): {how_to_make_anew(folder)}") from error
     version = card.get("schema_version") if isinstance(card, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{folder} has schema version {version} and this program reads {SCHEMA_VERSION}: "
-            f"{_anew(folder)}"
+            f"{how_to_make_anew(folder)}"
         )
     return card
 
 
-def _anew(folder: Path) -> str:
+def how_to_make_anew(folder: Path) -> str:
     """What to do about a data set that cannot be used."""
     return (
         f"move {folder.name} away, keep {folder.name}.private beside it (the salt of the ids), and "

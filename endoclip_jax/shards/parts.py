@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from endoclip_jax.errors import UserError
 from endoclip_jax.records.manifest import Reject
 from endoclip_jax.records.privacy import hashed
 from endoclip_jax.shards.files import PRIVATE_FILE_MODE, whole_file
-from endoclip_jax.shards.index import TABLES
+from endoclip_jax.shards.index import TABLES, how_to_make_anew
 
 _RAW_FIELDS = ("patient_id", "exam_id", "raw")
 
@@ -91,10 +92,19 @@ def save_part(path: Path, part: Part, num_bytes: int, sha256: str) -> None:
 
 
 def load_part(path: Path) -> StoredPart:
-    """A stored part."""
+    """A stored part; UserError if it is of another schema."""
+    if not is_of_this_schema(path):
+        out = path.parent.parent.with_suffix("")  # OUT of OUT.private/parts/NAME.npz
+        raise UserError(f"{out} is of another version of this program: {how_to_make_anew(out)}")
     with np.load(path, allow_pickle=False) as stored:
         tables = {name: stored[name] for name in TABLES}
         return StoredPart(tables, stored["text"].tobytes(), json.loads(stored["meta"].tobytes()))
+
+
+def is_of_this_schema(path: Path) -> bool:
+    """Whether a stored part has the tables that this program writes."""
+    with np.load(path, allow_pickle=False) as stored:
+        return all(name in stored and stored[name].dtype == TABLES[name] for name in TABLES)
 
 
 def load_meta(path: Path) -> dict[str, Any]:

@@ -231,8 +231,10 @@ def _begin(
         planned = plan(surveyed, settings, Earlier.read(state, number), number)
         with full_disk_is_told(out):
             state.make_folders()
-            out.mkdir(parents=True, exist_ok=True)
             with registering(state.private):
+                if not out.exists():
+                    state.begin_anew()
+                    out.mkdir(parents=True)
                 if not state.keep_salt(key):
                     continue  # another task was first, with a new salt of its own
                 state = State.load(out)
@@ -269,7 +271,7 @@ def _check_ours(out: Path, state: State) -> None:
     not be continued."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: pass --out=FOLDER")
-    if state.removed()[1]:
+    if state.removed()[1] and out.exists():
         raise UserError(f"patients were being removed from {out}: run that command again first")
     if state.deliveries or not out.exists() or not any(out.iterdir()):
         return

@@ -58,10 +58,11 @@ class State:
 
     @classmethod
     def load(cls, out: Path) -> State:
-        """The state beside `out`; empty if nothing was begun there."""
+        """The state beside `out`; empty if nothing was begun there, or `out` was moved away: then
+        the salt and who was removed are all that still holds."""
         private = private_of(out)
         path = private / _DELIVERIES_FILE
-        if not path.exists():
+        if not (path.exists() and out.exists()):
             return cls(private, {}, [])
         stored = json.loads(path.read_text(encoding="utf-8"))
         deliveries = [
@@ -69,6 +70,13 @@ class State:
             for row in stored["deliveries"]
         ]
         return cls(private, stored["settings"], deliveries)
+
+    def begin_anew(self) -> None:
+        """Forgets what was delivered to a data set that is there no more."""
+        (self.private / _DELIVERIES_FILE).unlink(missing_ok=True)
+        removed, under_way = self.removed()
+        if under_way:
+            self.save_removed(removed, under_way=False)
 
     def save(self) -> None:
         """Writes the deliveries."""

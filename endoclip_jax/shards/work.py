@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.memory import keep_freed_memory
-from endoclip_jax.shards.parts import load_meta
+from endoclip_jax.shards.parts import is_of_this_schema, load_meta
 from endoclip_jax.shards.progress import TERMINAL_INTERVAL, Progress
 from endoclip_jax.shards.writer import Block, Readings, Settings, Tick, write_block
 
@@ -82,7 +82,7 @@ def is_finished(block: Block, out: Path, parts: Path) -> bool:
     shard, part = out / block.shard, parts / f"{block.name}.npz"
     if not (shard.exists() and part.exists()):
         return False
-    return shard.stat().st_size == load_meta(part)["bytes"]
+    return shard.stat().st_size == load_meta(part)["bytes"] and is_of_this_schema(part)
 
 
 def _write_in_processes(

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from numpy.lib import recfunctions
 from stored import read_record
 
 from endoclip_jax.errors import UserError
 from endoclip_jax.shards import removal
-from endoclip_jax.shards.index import CARD_FILE, Index
+from endoclip_jax.shards.index import CARD_FILE, TABLES, Index
 from endoclip_jax.shards.prepare import prepare, prepare_task
 from endoclip_jax.shards.reader import read_frame
 from endoclip_jax.shards.removal import remove_patients
@@ -189,6 +190,48 @@ def test_a_removal_that_is_stopped_is_ended_by_running_it_again(records, tmp_pat
             prepare(folder, out, **OPTIONS)
         remove_patients(out, listed)
         assert contents(out) == contents(tmp_path / "whole")
+
+
+def of_schema_1(out):
+    """Takes from the data set's parts what schema 2 added."""
+    for path in (out.with_name(f"{out.name}.private") / "parts").iterdir():
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        fields = [name for name in TABLES["frames"].names if name not in ("height", "width")]
+        arrays["frames"] = recfunctions.repack_fields(arrays["frames"][fields])
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+
+def test_shards_of_another_schema_are_written_again(records, tmp_path):
+    folder, out = records(7), tmp_path / "out"
+    prepare(folder, out, **OPTIONS)
+    before = contents(out)
+    of_schema_1(out)
+    (out / CARD_FILE).unlink()  # stopped before the merge
+    prepare(folder, out, **OPTIONS)
+    assert contents(out) == before
+
+
+def test_from_a_data_set_of_another_schema_nobody_is_removed_but_from_a_new_one(
+    halves, tmp_path, interrupted
+):
+    small, large = halves
+    out, listed = tmp_path / "out", tmp_path / "remove.txt"
+    listed.write_text("PATIENT1\nPATIENT5\n")
+    prepare(small, out, **OPTIONS)
+    prepare(large, out, append=True, **OPTIONS)
+    interrupted(2, remove_patients, out, listed)
+    of_schema_1(out)
+    with pytest.raises(UserError, match=r"another version .* move out away"):
+        remove_patients(out, listed)
+    out.rename(tmp_path / "away")
+    for folder in halves:
+        prepare(folder, out, append=True, **OPTIONS | {"salt": None})
+    private = tmp_path / "out.private"
+    assert not {row["patient_id"] for row in _identities(private)} & {"PATIENT1", "PATIENT5"}
+    assert prepare(large, out, **OPTIONS).already_done
+    assert remove_patients(out, listed).found == 0
 
 
 def test_an_array_job_and_a_merge_write_the_same(records, tmp_path):

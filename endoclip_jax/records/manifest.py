@@ -131,6 +131,7 @@ def _images(folder: Path, name: str) -> tuple[Path, ...]:
             raise _Refused("path leaves the records folder", name)
         found = [os.fspath(path) for path in folder.glob(name) if _is_image(path.name)]
         links = [path for path in found if os.path.islink(path)]
+        links += {os.path.dirname(path) for path in found}  # where a folder on the way is a link
     else:
         path = _inside(folder, name)
         if path.is_file():

@@ -11,7 +11,7 @@ _INK = 60  # grey levels of blue by which a stroke outshines the darkest within 
 _WINDOW = 40  # px of a line that are looked at together
 _REACH = 7  # px of a row that are looked at to tell that a stroke begins, less one
 _STROKES = 5  # in a window on one row of a line of writing
-_LINE_ROWS = (4, 18)  # px, height of a line of writing
+_LINE_ROWS = (4, 18)  # px, height of a line of writing; `_has_line` looks for four first
 _CLEAR_ROWS = 3  # above a line and below it, of which the clearest has
 _CLEAR_STROKES = 1  # at most
 

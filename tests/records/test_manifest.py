@@ -149,6 +149,8 @@ def test_a_folder_whose_name_begins_alike_is_outside(folder):
         row("e2", "p2", images=f"../{beside.name}"),
         row("e3", "p3", images="linked"),
         row("e4", "p4", images=str(beside)),
+        row("e5", "p5", images="linked/*.jpg"),
+        row("e6", "p6", images="*/a.jpg"),
     )
     assert {reject.reason for reject in read_records(folder)} == {"path leaves the records folder"}
 

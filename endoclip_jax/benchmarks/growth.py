@@ -83,16 +83,17 @@ def grow(
     seed: int,
 ) -> dict[str, list[Row]]:
     """Rows of every growth, each with what it grew by."""
+    with tempfile.TemporaryDirectory() as scratch:  # before a step's memory would hide its own
+        index = drawn(Path(scratch), 16, 64, seed)
+        passes = [loading(index, count) for count in frames]
     grown: dict[str, list[Row]] = {
+        "pass_by_frames": passes,
         "step_by_batch": [{"batch": rows, **steps(config, rows, 1, times)} for rows in batches],
         "step_by_devices": [
             {"devices": count, **steps(config, batch, count, times)} for count in devices
         ],
         "open_by_frames": [],
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        index = drawn(Path(scratch), 16, 64, seed)
-        grown["pass_by_frames"] = [loading(index, count) for count in frames]
     for count in indexed:
         with tempfile.TemporaryDirectory() as folder:
             opening.write_index(Path(folder), max(1, count // _FRAMES_A_PATIENT), count, seed)

@@ -7,9 +7,9 @@
 `search` compares rivals on the cohort's polyps, with the cells of table2 and two of its own (as
 many updates, half of the patients single-polyp ones). Its winner stands in BEST: pairwise
 attention, which finds no pair without its images, and single-polyp patients in stage 3; why these
-help was not measured. `test` pairs it with literal Endo-CLIP, the same trained models, on polyps
-of patients drawn for this test alone: on the patients that chose it would flatter. 5 seeds each;
-figures in docs/tables.md (+.023 over literal, confirmed).
+help was not measured. `test` pairs it with literal Endo-CLIP, the same trained models, on polyps of
+patients drawn for this test alone: on the patients that chose it would flatter. 5 seeds and 10;
+figures in docs/tables.md (+.031 over literal, confirmed).
 """
 
 from configs import base, table_scale

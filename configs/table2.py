@@ -4,10 +4,10 @@
     python launch/main.py --config=configs/table2.py --config.data.shards=DIR \\
         --config.eval.malignancy=POLYPS --workdir=runs/tables_real
 
-Without shards: the embedded cohort at the scale of `table_scale.py`, 5 seeds: 58 min on two CPU
-cores, as two processes of one core with their own seeds after the cohort was drawn (5 min). Figures
-and verdicts: docs/tables.md. Paper's scale: not yet run. Stop it at any time: the same command goes
-on.
+Without shards: the embedded cohort at the scale of `table_scale.py`, 5 seeds: 20 min on two cores
+of an AMD EPYC, as two processes of one core with their own seeds after the cohort was drawn (4.5
+min). Figures and verdicts, of 10 seeds: docs/tables.md. Paper's scale: not yet run. Stop it at any
+time: the same command goes on.
 
 MC: the target is the morphological similarity, normalised as the preset says (`power(4)` in the
 demonstration, row sums in the paper's); one-hot without it. CA: `literal` is Eq. 4, `averaging` the

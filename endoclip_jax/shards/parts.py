@@ -93,18 +93,22 @@ def save_part(path: Path, part: Part, num_bytes: int, sha256: str) -> None:
 
 def load_part(path: Path) -> StoredPart:
     """A stored part; UserError if it is of another schema."""
-    if not is_of_this_schema(path):
-        out = path.parent.parent.with_suffix("")  # OUT of OUT.private/parts/NAME.npz
-        raise UserError(f"{out} is of another version of this program: {how_to_make_anew(out)}")
     with np.load(path, allow_pickle=False) as stored:
         tables = {name: stored[name] for name in TABLES}
+        if not _of_this_schema(tables):
+            out = path.parent.parent.with_suffix("")  # OUT of OUT.private/parts/NAME.npz
+            raise UserError(f"{out} is of another version of this program: {how_to_make_anew(out)}")
         return StoredPart(tables, stored["text"].tobytes(), json.loads(stored["meta"].tobytes()))
 
 
 def is_of_this_schema(path: Path) -> bool:
     """Whether a stored part has the tables that this program writes."""
     with np.load(path, allow_pickle=False) as stored:
-        return all(name in stored and stored[name].dtype == TABLES[name] for name in TABLES)
+        return _of_this_schema({name: stored[name] for name in TABLES})
+
+
+def _of_this_schema(tables: Mapping[str, np.ndarray]) -> bool:
+    return all(table.dtype == TABLES[name] for name, table in tables.items())
 
 
 def load_meta(path: Path) -> dict[str, Any]:
